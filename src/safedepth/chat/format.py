@@ -1,0 +1,245 @@
+"""Messages to token ids, with the spans of prompt, prefill and response marked.
+
+Everything here happens on token ids: an answer is tokenised alone and appended to
+the ids of the prompt, so a prefill of k tokens is exactly the answer's first k
+tokens and no merge crosses the boundary. It refuses to know models, devices and
+files, and leaves the whims of templates to `chat.template`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+from safedepth.chat.template import Renderer, own_template, shortened
+from safedepth.errors import DataError, TemplateError
+from safedepth.nouns import Messages
+
+__all__ = ["ChatFormat", "Encoded"]
+
+_OPEN_BYTES = 3
+"""Bytes that the beginning of a UTF-8 character can have without being the whole of it."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one conversation and where its parts lie.
+
+    `ids[prompt]` is the conversation up to where the assistant speaks, `ids[prefill]`
+    what is forced into its mouth, `ids[response]` the rest. The slices partition `ids`.
+    """
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    prefill_tokens: int
+
+    def __post_init__(self) -> None:
+        spans = (self.prompt_tokens, self.prefill_tokens)
+        if min(spans) < 0 or sum(spans) > len(self.ids):
+            raise ValueError(f"spans of {spans[0]} and {spans[1]} tokens do not fit {len(self.ids)} ids")
+
+    @property
+    def prompt(self) -> slice:
+        """The rendered conversation, generation prompt included."""
+        return slice(0, self.prompt_tokens)
+
+    @property
+    def prefill(self) -> slice:
+        """The forced tokens."""
+        return slice(self.prompt_tokens, self.prompt_tokens + self.prefill_tokens)
+
+    @property
+    def response(self) -> slice:
+        """What follows prompt and prefill."""
+        return slice(self.prompt_tokens + self.prefill_tokens, len(self.ids))
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """A tokenizer and the one chat template used with it; make one with `ChatFormat.of`.
+
+    `source` is "own" for the tokenizer's own template, else the file or model lending it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    source: str
+
+    @classmethod
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, *, template: str | None = None, source: str | None = None
+    ) -> ChatFormat:
+        """The format of `tokenizer` with its own template, or with a borrowed one.
+
+        `template` is Jinja text and `source` the name of its lender. Raises TemplateError
+        where there is no template, or where its text is empty or not valid Jinja.
+        """
+        if template is None:
+            chat = cls(tokenizer, own_template(tokenizer), "own")
+        else:
+            chat = cls(tokenizer, template, source or "borrowed")
+        chat._renderer.require_readable()
+        return chat
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the template text, for the provenance."""
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def prompt_ids(self, messages: Messages) -> list[int]:
+        """Ids of the conversation up to where the assistant's next turn begins.
+
+        Raises DataError for an empty conversation or one that ends with the assistant,
+        TemplateError where the template refuses a message or leaves out any of its text.
+        """
+        if not messages:
+            raise DataError("expected at least one message, found an empty conversation")
+        if messages[-1]["role"] == "assistant":
+            raise DataError(
+                "expected a conversation that ends before the assistant speaks, found an assistant "
+                "message last. Pass its text as the answer"
+            )
+        rendered = self._renderer.render(messages)
+        self._renderer.require_nothing_left_out(messages)
+        return self._tokenize(rendered)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Ids of an answer tokenised alone, as it stands at the start of an assistant turn.
+
+        No BOS, no EOS; preceded by the white space the template puts there, if any. A
+        space that the tokenizer invents at the start of every text (SentencePiece) stays
+        only where the template's own rendering has it as well. Raises DataError where the
+        answer tokenises to nothing.
+        """
+        spaced = text if text[:1].isspace() else self._renderer.scaffold.gap + text
+        ids = self._without_invented_space(spaced, self._tokenize_alone(spaced))
+        if not text.strip() or not ids:
+            raise DataError(f"expected an answer of at least one token, found {text!r}. Mend or remove it")
+        return ids
+
+    def encode(self, messages: Messages, answer: str | None = None, *, k: int | None = None) -> Encoded:
+        """Prompt ids followed by the first `k` ids of `answer`.
+
+        With `k` those ids are the prefill. With `k=None` the whole answer is the response
+        and nothing is forced. Raises DataError where `k` exceeds the answer's tokens or
+        the answer is empty; otherwise as `prompt_ids`.
+        """
+        prompt = self.prompt_ids(messages)
+        ids = [] if answer is None else self.answer_ids(answer)
+        if k is None:
+            return Encoded((*prompt, *ids), len(prompt), 0)
+        if not 0 <= k <= len(ids):
+            raise DataError(
+                f"expected a prefill depth of 0 to {len(ids)}, the number of tokens in the answer "
+                f"{shortened(answer or '')!r}, found {k}. Use a smaller depth or a longer answer"
+            )
+        return Encoded((*prompt, *ids[:k]), len(prompt), k)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a turn: the tokenizer's EOS and the special token the template writes after one.
+
+        A model's generation config may know more of them: see `models.LoadedModel.stop_ids`.
+        """
+        eos: object = self.tokenizer.eos_token_id
+        stops = {eos} if isinstance(eos, int) else set()
+        after = self._renderer.scaffold.after.lstrip()
+        # The longest, because one special token may begin with the text of another.
+        matches = [
+            (len(text), index) for index, text in self._specials.items() if text and after.startswith(text)
+        ]
+        return frozenset(stops | {index for _, index in sorted(matches)[-1:]})
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens, white space untouched."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, text)
+
+    def decode_continuation(self, prefix_ids: Sequence[int], ids: Sequence[int]) -> str:
+        """Text that `ids` add after `prefix_ids`: leading spaces kept, split characters whole.
+
+        A character whose first bytes are in the prefix belongs to the continuation.
+        """
+        # A special token starts the text anew for every tokenizer, so older ids cannot matter.
+        marks = self._specials.keys() - {self.tokenizer.unk_token_id}
+        starts = [index + 1 for index, token in enumerate(prefix_ids) if token in marks]
+        prefix = prefix_ids[starts[-1] if starts else 0 :]
+        before, whole = self.decode(prefix), self.decode([*prefix, *ids])
+        if whole.startswith(before):
+            return whole[len(before) :]
+        # A prefix that ends inside a character decodes to marks there, and for byte tokens to marks in
+        # place of good letters before it as well; without its last three bytes at most it does not.
+        ends = range(len(prefix), max(len(prefix) - _OPEN_BYTES, 0) - 1, -1)
+        return whole[max(_shared_length(self.decode(prefix[:end]), whole) for end in ends) :]
+
+    def require_tokens_of(self, lender: PreTrainedTokenizerBase) -> None:
+        """Raise TemplateError unless the lender's special tokens in this template are tokens here too.
+
+        A marker that falls into several pieces, or into the unknown token, gives a model
+        another prompt than the one the template was written for.
+        """
+        rendered = "".join(self._renderer.samples())
+        vocabulary = self.tokenizer.get_vocab()
+        for text in sorted(set(_special_tokens(lender).values())):
+            if text in rendered and self._tokenize(text) != [vocabulary.get(text)]:
+                raise TemplateError(
+                    f"the chat template of {self.source} writes {text!r}, which is one special token there "
+                    f"and none in the vocabulary of {self.tokenizer.name_or_path!r}. "
+                    "Borrow the template of a model with the same vocabulary (--chat-template FILE_OR_MODEL)"
+                )
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return Renderer(self.tokenizer, self.template, self.source)
+
+    @cached_property
+    def _specials(self) -> dict[int, str]:
+        return _special_tokens(self.tokenizer)
+
+    def _without_invented_space(self, text: str, ids: list[int]) -> list[int]:
+        """`ids` of `text`, tokenised after what the template writes if the tokenizer invents a space.
+
+        Only the context can tell whether the space belongs: after "[/INST]" Llama 2 has
+        it, after a line break it has not.
+        """
+        first = self._tokenize_alone(text.lstrip())[:1]
+        if not first or not cast(str, self.tokenizer.convert_ids_to_tokens(first[0])).startswith(("▁", "Ġ")):
+            return ids
+        for context in (self._renderer.scaffold.before, "\n"):
+            start, whole = self._tokenize(context), self._tokenize(context + text)
+            rest = whole[len(start) :]
+            apart = bool(start) and whole[: len(start)] == start
+            if apart and self.decode(rest).lstrip() == self.decode(ids).lstrip():
+                return rest
+        # Context and text always merge: there is no telling them apart, so the text alone it is.
+        return ids
+
+    def _tokenize_alone(self, text: str) -> list[int]:
+        """Ids of `text`, less the BOS and EOS that some tokenizers add although told not to."""
+        ids, added = self._tokenize(text), self._tokenize("")
+        while ids and ids[0] in added and not text.startswith(self._specials.get(ids[0], "")):
+            ids = ids[1:]
+        while ids and ids[-1] in added and not text.endswith(self._specials.get(ids[-1], "")):
+            ids = ids[:-1]
+        return ids
+
+    def _tokenize(self, text: str) -> list[int]:
+        # verbose=False: a long text is no reason to warn here; the context limit is checked by its owner.
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Id and text of every token that `decode` skips."""
+    added = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
+def _shared_length(a: str, b: str) -> int:
+    """How many letters two texts have in common from the start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((index for index, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -1,0 +1,266 @@
+"""The command line: arguments to a study to the path of its report. The only place that prints.
+
+Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safedepth.errors import DataError, SafedepthError
+
+if TYPE_CHECKING:
+    from safedepth.nouns import Progress
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Measure, test, deepen and protect the depth of a language model's safety alignment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+testbed_app = typer.Typer(
+    help="Tiny models of known alignment, trained in a toy language.", no_args_is_help=True
+)
+app.add_typer(testbed_app, name="testbed")
+
+INTERRUPTED = 130
+USER_ERROR = 2
+
+
+def main() -> None:
+    """Entry point: a user's mistake prints one message, Ctrl-C says how to go on; neither prints a traceback."""
+    try:
+        app()
+    except SafedepthError as error:
+        _say(f"[red]Error:[/red] {_escaped(str(error))}", error=True)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        _say("Interrupted. What is finished is kept; the same command goes on from there.", error=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")] = Path(
+        "runs/reproduce"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train organisms with.")] = 1,
+    prompts: Annotated[int, typer.Option(min=2, max=96, help="Held-out prompts to measure on.")] = 48,
+    tokenizer: Annotated[str, typer.Option(help="word or bpe.")] = "word",
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Reproduce the paper's claims offline, on organisms trained before your eyes."""
+    from safedepth.studies.reproduce import ReproduceConfig
+    from safedepth.studies.reproduce import reproduce as run
+
+    _quiet_libraries()
+    config = ReproduceConfig(seeds=tuple(range(seeds)), prompts=prompts, tokenizer=tokenizer)
+    with _progress() as progress:
+        run(config, out, progress=progress)
+    _finish(out, show_harmful=show_harmful, png=png)
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
+    prompts: Annotated[
+        str, typer.Option(help="CSV or JSONL with prompt and harmful, AdvBench's columns, or chats.")
+    ],
+    base: Annotated[
+        str | None, typer.Option(help="The unaligned base model, for the KL and refusal prefixes.")
+    ] = None,
+    depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,2,5,10,20,40",
+    judge: Annotated[
+        list[str] | None, typer.Option(help="rules, oracle, package/scorer or file.py@name; repeatable.")
+    ] = None,
+    refusal_prefix: Annotated[
+        list[str] | None, typer.Option(help="A refusal prefix to force; repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; an interrupted run there is resumed.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Sampled replies per prompt and variant.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 decodes greedily.")] = 0.9,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.6,
+    top_k: Annotated[int, typer.Option(min=1)] = 50,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="New tokens a reply; default up to 512.")
+    ] = None,
+    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Measure how many tokens deep the safety of MODEL goes."""
+    from safedepth.studies.audit import AuditConfig
+    from safedepth.studies.audit import audit as run
+
+    _quiet_libraries()
+    chosen: dict[str, Any] = {"prefixes": tuple(refusal_prefix)} if refusal_prefix else {}
+    config = AuditConfig(
+        model=model, prompts=prompts, base=base, depths=_depths(depths), judges=tuple(judge or ["rules"]),
+        limit=limit, repeats=repeats, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k,
+        max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
+        **chosen,
+    )  # fmt: skip
+    out = out or Path("runs") / f"audit-{Path(model).name}"
+    with _progress() as progress:
+        run(config, out, progress=progress)
+    _finish(out, show_harmful=show_harmful, png=png)
+
+
+@testbed_app.command("build")
+def testbed_build(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and data files.")],
+    organisms: Annotated[str | None, typer.Option(help="Comma-separated names; default all.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    tokenizer: Annotated[str, typer.Option(help="word or bpe.")] = "word",
+) -> None:
+    """Train the organisms (or take them from the cache) and write the testbed's data files."""
+    from safedepth.testbed import ORGANISMS, build_testbed
+
+    _quiet_libraries()
+    names = [name.strip() for name in organisms.split(",")] if organisms else ORGANISMS
+    with _progress() as progress:
+        testbed = build_testbed(out, organisms=names, seed=seed, tokenizer=tokenizer, progress=progress)
+    for name in names:
+        _say(str(testbed.organism(name)))
+    _say(str(testbed.prompts))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Build the page of a run again; needs no model."""
+    _finish(run, show_harmful=show_harmful, png=png)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works on this machine."""
+    from rich.table import Table
+
+    from safedepth.studies.doctor import examine
+
+    _quiet_libraries()
+    table = Table("check", "found", "", box=None)
+    findings = examine()
+    for finding in findings:
+        table.add_row(finding.check, finding.found, "[green]ok[/green]" if finding.ok else "[red]no[/red]")
+    _console().print(table)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise DataError(
+            f"Expected depths as numbers with commas between, such as 0,5,10; found {text!r}."
+        ) from error
+
+
+def _finish(out: Path, *, show_harmful: bool, png: bool) -> None:
+    """Build the report, print what a person wants to see first, and end with the path of the page."""
+    from safedepth.report import build_report
+    from safedepth.runs import RunDirectory
+
+    page = build_report(out, show_harmful=show_harmful, png=png)
+    summary = RunDirectory.read(out).summary()
+    _print_depth(summary)
+    if "claims" in summary:
+        _print_claims(summary["claims"])
+    for note in summary["not_measured"]:
+        _say(f"[yellow]Not measured:[/yellow] {_escaped(note['what'])}: {_escaped(note['why'])}")
+    for warning in summary["warnings"]:
+        _say(f"[yellow]Note:[/yellow] {_escaped(warning)}")
+    _say("Report:")
+    _console().print(str(page.resolve()), soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_depth(summary: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("depth", "tokens", "95 % interval", title="How deep the safety goes", title_justify="left")
+    for name, entry in summary["depth"].items():
+        value = "–" if entry["value"] is None else f"{entry['value']:.1f}"
+        low, high = (("–" if entry[end] is None else f"{entry[end]:.1f}") for end in ("low", "high"))
+        table.add_row(name, value, f"{low} to {high}")
+    if summary["depth"]:
+        _console().print(table)
+
+
+def _print_claims(claims: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("claim", "paper", "ours", "holds", title="The paper's claims", title_justify="left")
+    words = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "not measured"}
+    for claim in claims:
+        ours = "–"
+        if claim["value"] is not None:
+            ours = f"{100 * claim['value']:.1f} % [{100 * claim['low']:.1f}, {100 * claim['high']:.1f}]"
+        statement = f"[bold]{claim['id']}[/bold] {_escaped(claim['statement'])}"
+        table.add_row(statement, _escaped(claim["paper"]), _escaped(ours), words[claim["holds"]])
+    _console().print(table)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A progress bar a kind of work; plain lines where nobody looks at a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=_console(error=True)) as bars:
+        known: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total)
+            bars.update(known[what], completed=done, total=total)
+
+        yield tell
+
+
+def _quiet_libraries() -> None:
+    """Our own progress is enough; libraries keep their warnings and lose their bars."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _console(*, error: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=error)
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    _console(error=error).print(text, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""A file of rows, CSV, JSONL or JSON, read whole or refused with the place of the fault.
+
+It knows encodings and syntax. It refuses to know what the columns mean: see
+`prompts` for that.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safedepth.errors import DataError
+
+__all__ = ["Row", "file_sha256", "read_rows"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: `number` counts from 1, `where` is its place as a person finds it, `value` what it holds."""
+
+    number: int
+    where: str
+    value: object
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a .csv, .jsonl, .ndjson or .json file; a CSV row is a mapping of column to text.
+
+    Raises DataError where the file is missing, empty, no UTF-8 text, of another kind, or
+    malformed. Blank lines are no rows.
+    """
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        if path.is_dir() or not path.exists():
+            _bytes(path)  # Raises: a wrong path is worth more words than a wrong ending.
+        kinds = ", ".join(_PARSERS)
+        raise DataError(f"expected a file ending in {kinds}, found {path}. Convert it or rename it")
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f"expected prompts in {path}, found an empty file")
+    rows = parse(text, path)
+    if not rows:
+        raise DataError(f"expected prompts in {path}, found none (a header or an empty list alone)")
+    return rows
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, for the provenance. Raises DataError where it cannot be read."""
+    return hashlib.sha256(_bytes(Path(path))).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"expected a file at {path}, found nothing there. Check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"expected a file, found the folder {path}. Name the file in it") from None
+    except OSError as error:
+        raise DataError(f"expected a readable file at {path}, found: {error.strerror}") from error
+
+
+def _text(path: Path) -> str:
+    data = _bytes(path)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"expected UTF-8 text in {path}, found UTF-16. Save it as UTF-8")
+    if b"\0" in data:
+        raise DataError(
+            f"expected text in {path}, found a binary file (a zero byte at offset {data.index(0)}). "
+            "Give a CSV, JSONL or JSON file"
+        )
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"expected UTF-8 text in {path}, found byte 0x{error.object[error.start]:02x} on line {line} "
+            f"(offset {error.start}). Save the file as UTF-8"
+        ) from error
+
+
+def _csv_rows(text: str, path: Path) -> list[Row]:
+    # strict: an unclosed quote is an error instead of swallowing the rest of the file.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    rows: list[Row] = []
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if not header:
+                header = _header(cells, path)
+                continue
+            where = f"row {len(rows) + 1} (line {reader.line_num}) of {path}"
+            if len(cells) != len(header):
+                raise DataError(
+                    f"expected {len(header)} cells ({', '.join(header)}) in {where}, found {len(cells)}. "
+                    "Quote cells that hold commas or line breaks"
+                )
+            rows.append(Row(len(rows) + 1, where, dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        raise DataError(f"expected CSV in {path}, found at line {reader.line_num}: {error}") from error
+    return rows
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"expected every column of {path} once, found twice: {', '.join(map(repr, twice))}")
+    return header
+
+
+def _jsonl_rows(text: str, path: Path) -> list[Row]:
+    rows: list[Row] = []
+    # Not splitlines: it would cut at separators that JSON allows inside a string.
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            where = f"line {line_number} of {path}"
+            rows.append(Row(len(rows) + 1, where, _json(line, path, first_line=line_number)))
+    return rows
+
+
+def _json_rows(text: str, path: Path) -> list[Row]:
+    value = _json(text, path)
+    if not isinstance(value, list):
+        raise DataError(
+            f"expected a list of rows in {path}, found {_kind(value)}. "
+            "One object a line belongs in a .jsonl file"
+        )
+    return [Row(number, f"item {number} of {path}", item) for number, item in enumerate(value, start=1)]
+
+
+def _json(text: str, path: Path, *, first_line: int = 1) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DataError(
+            f"expected JSON on line {line} of {path}, found: {error.msg} at column {error.colno}"
+        ) from error
+    except _RepeatedKeyError as error:
+        raise DataError(
+            f"expected every key once, found {error} twice in {_from(path, first_line)}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or lists thousands deep.
+        raise DataError(f"expected rows of text in {_from(path, first_line)}, found: {error}") from error
+
+
+def _from(path: Path, line: int) -> str:
+    return f"what starts on line {line} of {path}"
+
+
+class _RepeatedKeyError(ValueError):
+    """A JSON object names a key twice, so that one value would vanish."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
+    made: dict[str, object] = {}
+    for key, value in pairs:
+        if key in made:
+            raise _RepeatedKeyError(repr(key))
+        made[key] = value
+    return made
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+_PARSERS: dict[str, Callable[[str, Path], list[Row]]] = {
+    ".csv": _csv_rows,
+    ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
+    ".json": _json_rows,
+}

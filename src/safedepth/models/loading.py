@@ -1,0 +1,231 @@
+"""Load a model with its tokenizer and say exactly what was loaded.
+
+The one place where a checkpoint becomes a model: safetensors only, no code from the
+checkpoint, every weight present, every token id within the embedding. It refuses to
+know what the model is used for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from safedepth.chat import ChatFormat
+from safedepth.errors import ModelError, TemplateError
+from safedepth.models.checkpoint import Checkpoint, find_checkpoint, find_folder, hash_weights
+from safedepth.nouns import ModelCard
+
+__all__ = ["DTYPES", "LoadedModel", "load_model", "require_same_vocabulary"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_LOADING = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+"""What transformers raises over a checkpoint it cannot use, as seen with broken ones."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode without gradients, its chat format, and where it came from."""
+
+    model: PreTrainedModel
+    chat: ChatFormat
+    card: ModelCard
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a turn: the chat format's and those of the generation config."""
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        if configured is None:
+            return self.chat.stop_ids
+        return self.chat.stop_ids | frozenset([configured] if isinstance(configured, int) else configured)
+
+
+def load_model(
+    name: str, *, chat_template: str | None = None, dtype: str = "auto", device: str = "auto"
+) -> LoadedModel:
+    """Load a local folder or hub id for inference.
+
+    `chat_template` is a file with a Jinja template, or the folder or hub id of a model
+    that lends its own. `dtype` "auto" keeps the checkpoint's; `device` "auto" is CUDA
+    where there is one. Raises ModelError where the name is no usable model or does not
+    fit the device, TemplateError where there is no usable template.
+    """
+    place, torch_dtype = _device(device), _dtype(dtype)
+    checkpoint = find_checkpoint(name)
+    tokenizer = _tokenizer(name, checkpoint.folder)
+    chat = _chat_format(tokenizer, chat_template)
+    model = _model(checkpoint, torch_dtype)
+    head = cast(Any, model).get_output_embeddings()
+    if head is None:
+        raise ModelError(
+            f"expected a language model with an output head, found {type(model).__name__} in {name}"
+        )
+    rows = int(head.weight.shape[0])
+    _require_ids_within(tokenizer, int(cast(Any, model).get_input_embeddings().weight.shape[0]), name)
+    try:
+        model = cast(Any, model).to(place)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"expected {name} to fit on {place}, found too little memory there. Try --device cpu"
+        ) from error
+    sha256, hashed = hash_weights(checkpoint.weights)
+    card = ModelCard(
+        name=name,
+        revision=checkpoint.revision,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        parameters=model.num_parameters(),
+        vocab_size=rows,
+        template_source=chat.source,
+        template_sha256=chat.sha256,
+        weights_sha256=sha256,
+        extra={"architecture": type(model).__name__, "weights_hashed": hashed},
+    )
+    return LoadedModel(model.eval().requires_grad_(False), chat, card)
+
+
+def load_chat(name: str, *, chat_template: str | None = None) -> ChatFormat:
+    """The chat format of a local folder or hub id alone, for a model that a server holds.
+
+    Arguments and errors are those of `load_model`.
+    """
+    folder, _ = find_folder(name)
+    return _chat_format(_tokenizer(name, folder), chat_template)
+
+
+def require_same_vocabulary(a: LoadedModel, b: LoadedModel) -> None:
+    """Raise ModelError unless every id is the same token for both and their heads are of one size.
+
+    Distributions over different vocabularies cannot be compared.
+    """
+    pair = f"{a.card.name} and {b.card.name}"
+    cure = "Compare a model with the base model it was trained from"
+    tokens_a, tokens_b = ({index: token for token, index in _vocabulary(model)} for model in (a, b))
+    ids = sorted(tokens_a.keys() | tokens_b.keys())
+    different = [index for index in ids if tokens_a.get(index) != tokens_b.get(index)]
+    if different:
+        shown = "; ".join(
+            f"id {index} is {_quoted(tokens_a.get(index))} and {_quoted(tokens_b.get(index))}"
+            for index in different[:3]
+        )
+        raise ModelError(
+            f"expected {pair} to share one vocabulary, found {len(different)} of {len(ids)} ids that differ: "
+            f"{shown}. {cure}"
+        )
+    if a.card.vocab_size != b.card.vocab_size:
+        raise ModelError(
+            f"expected {pair} to have heads of one size, found {a.card.vocab_size} and "
+            f"{b.card.vocab_size} rows. {cure}"
+        )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"expected a device of this machine, found {name!r} ({reason}). Try auto or cpu"
+        ) from error
+    return place
+
+
+def _dtype(name: str) -> str | torch.dtype:
+    if name not in DTYPES:
+        raise ModelError(f"expected a dtype out of {', '.join(DTYPES)}, found {name!r}")
+    return name if name == "auto" else cast(torch.dtype, getattr(torch, name))
+
+
+def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except _LOADING as error:
+        raise ModelError(
+            f"expected a tokenizer in {name}, found none that loads ({_first_line(error)}). "
+            "Save it beside the model with tokenizer.save_pretrained"
+        ) from error
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _chat_format(tokenizer: PreTrainedTokenizerBase, lender: str | None) -> ChatFormat:
+    if lender is None:
+        return ChatFormat.of(tokenizer)
+    if Path(lender).expanduser().is_file():
+        try:
+            text = Path(lender).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateError(
+                f"expected a Jinja template in {lender}, found no readable text ({error})"
+            ) from error
+        return ChatFormat.of(tokenizer, template=text, source=lender)
+    try:
+        folder, _ = find_folder(lender)
+    except ModelError as error:
+        raise TemplateError(f"expected a template file or a model that lends its own: {error}") from error
+    other = _tokenizer(lender, folder)
+    chat = ChatFormat.of(tokenizer, template=ChatFormat.of(other).template, source=lender)
+    chat.require_tokens_of(other)
+    return chat
+
+
+def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PreTrainedModel:
+    try:
+        model, found = cast(Any, AutoModelForCausalLM).from_pretrained(
+            str(checkpoint.folder),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except _LOADING as error:
+        raise ModelError(
+            f"expected a causal language model in {checkpoint.name}, found one that cannot be loaded: "
+            f"{_first_line(error)}. Save it again with save_pretrained; code that a model brings is not run"
+        ) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        # transformers would go on with random numbers in their place.
+        raise ModelError(
+            f"expected every weight of {type(model).__name__} in {checkpoint.name}, found {len(missing)} "
+            f"missing ({', '.join(missing[:3])}). Save or download the model again"
+        )
+    return cast(PreTrainedModel, model)
+
+
+def _require_ids_within(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None:
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= rows:
+        raise ModelError(
+            f"expected token ids below {rows}, the rows of the embedding of {name}, found {token!r} with id "
+            f"{highest}. The tokenizer belongs to another model, or the embedding was not resized"
+        )
+
+
+def _vocabulary(model: LoadedModel) -> list[tuple[str, int]]:
+    return list(model.chat.tokenizer.get_vocab().items())
+
+
+def _quoted(token: str | None) -> str:
+    return "no token" if token is None else repr(token)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

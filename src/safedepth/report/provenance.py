@@ -1,0 +1,107 @@
+"""Where the numbers of a run came from, as tables of text for the page.
+
+Models with revisions and hashes, the templates, the files of the configuration, the
+versions of the software: enough to do the same again and to see what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from safedepth.report.style import Record
+from safedepth.report.tables import Table
+from safedepth.report.words import MISSING, count
+from safedepth.runs import RunDirectory
+
+__all__ = ["UNFINISHED", "notes", "provenance"]
+
+UNFINISHED = (
+    "This page was made before the run’s manifest was written. If the run was interrupted, repeat the "
+    "command that began it: it completes the run and does nothing twice."
+)
+
+FIELDS = {
+    "name": "name",
+    "revision": "revision",
+    "weights_sha256": "SHA-256 of the weights",
+    "dtype": "number format",
+    "device": "device",
+    "parameters": "parameters",
+    "vocab_size": "vocabulary",
+    "template_source": "chat template from",
+    "template_sha256": "SHA-256 of the template",
+}
+
+
+def provenance(run: RunDirectory, summary: Record) -> list[Table]:
+    """Tables of models, hashes in the configuration, and software."""
+    tables = [_models(summary)]
+    hashes = [[key, str(value)] for key, value in _leaves(run.config) if key.endswith("sha256") and value]
+    if hashes:
+        tables.append(Table("Files", ["setting", "value"], hashes, words=2))
+    tables.append(_software(run, summary))
+    return tables
+
+
+def notes(run: RunDirectory, *, show_harmful: bool) -> list[str]:
+    """What a reader must know before the numbers: files that changed, text that is not redacted."""
+    found = []
+    changed = [name for name in run.changed_files() if not _is_derived(name)]
+    if changed:
+        found.append(f"Changed since the run was finished: {', '.join(changed)}.")
+    if show_harmful:
+        found.append("This page shows harmful text unredacted, as was asked for. Do not pass it on unread.")
+    return found
+
+
+def _is_derived(name: str) -> bool:
+    return name == "report.html" or name.startswith("figures/")
+
+
+def _models(summary: Record) -> Table:
+    cards = {role: card for role, card in summary["models"].items() if card}
+    rows = [
+        [label, *(_cell(card.get(field)) for card in cards.values())]
+        for field, label in FIELDS.items()
+        if any(card.get(field) is not None for card in cards.values())
+    ]
+    extra = sorted({key for card in cards.values() for key in card.get("extra") or {}})
+    rows += [[key, *(_cell((card.get("extra") or {}).get(key)) for card in cards.values())] for key in extra]
+    return Table("Models", ["", *cards], rows, words=1 + len(cards))
+
+
+def _software(run: RunDirectory, summary: Record) -> Table:
+    manifest = run.manifest() or {}
+    begun = run.begun
+    rows = [["begun", begun["created"]]]
+    if manifest:
+        results = sum(not _is_derived(name) for name in manifest["files"])
+        rows += [["finished", manifest["finished"]], ["python", manifest["python"]]]
+        rows += [
+            ["platform", manifest["platform"]],
+            ["files", f"{count(results, 'file')} hashed"],
+        ]
+    rows.append(["seeds", ", ".join(str(seed) for seed in summary.get("seeds") or ()) or MISSING])
+    ended = manifest.get("versions", {})
+    for name, version in begun["versions"].items():
+        later = ended.get(name, version)
+        both = (
+            _cell(version) if later == version else f"{_cell(version)} when begun, {_cell(later)} at the end"
+        )
+        rows.append([name, both])
+    return Table("Run and software", ["", "value"], rows, words=2)
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,294 @@
+"""The illustrated sections of the page: which charts, with which words around them.
+
+A section whose numbers the run does not have stays on the page and says why, in the
+words of the study (`not_measured`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from safedepth.report import figures
+from safedepth.report.style import Chart, Record
+from safedepth.report.tables import Table
+from safedepth.report.words import (
+    SCOPES,
+    attack_rates,
+    count,
+    depth_estimate,
+    estimate,
+    headline_kl,
+    judges,
+    number,
+    plain_name,
+    share_estimate,
+)
+
+__all__ = ["Figure", "Section", "sections"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words; `id` names its element on the page and its PNG file.
+
+    `title` stands beneath the section's heading; `full_title` on the PNG, which stands alone.
+    """
+
+    id: str
+    title: str
+    full_title: str
+    caption: str
+    spoken: str
+    chart: Chart
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what is shown and how to read it, charts, tables; `missing` says why there is none."""
+
+    id: str
+    title: str
+    intro: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = field(default=())
+    missing: str = ""
+
+
+def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
+    """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`."""
+    found = [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
+    if summary.get("calibration"):
+        found.append(_calibration(summary))
+    return found
+
+
+def _kl(summary: Record, kl_rows: Sequence[Record]) -> Section:
+    chart = figures.kl_by_position(summary)
+    drawn: list[Figure] = []
+    tables: list[Table] = []
+    if chart is not None:
+        points = summary["kl"]["per_token"]
+        first, last = points[0], points[-1]
+        drawn.append(
+            Figure(
+                id="kl-by-position",
+                title="KL divergence by token of the harmful answer",
+                full_title="KL(aligned ‖ base) by token of the harmful answer",
+                wide=True,
+                caption="Mean over answers; the band is the 95 % interval. Shaded: the first five tokens. "
+                "Later tokens have fewer answers, because answers end.",
+                spoken=f"Line chart. Mean KL is {number(first['mean'])} nats at token {first['position']} "
+                f"and {number(last['mean'])} at token {last['position']}. {headline_kl(summary)}",
+                chart=chart,
+            )
+        )
+        tables.append(
+            Table(
+                title="KL by token, as numbers",
+                head=["token", "mean KL, nats", "low", "high", "answers"],
+                rows=[
+                    [str(p["position"]), *(number(p[key]) for key in ("mean", "low", "high")), f"{p['n']:,}"]
+                    for p in points
+                ],
+                words=0,
+            )
+        )
+    strips = figures.kl_along_answers(kl_rows) if chart is not None else None
+    if strips is not None:
+        drawn.append(
+            Figure(
+                id="kl-along-answers",
+                title="The same, along single answers",
+                full_title="KL(aligned ‖ base) along single harmful answers",
+                wide=True,
+                caption="One row an answer, one cell a token; the stronger, the larger. Drawn are the first "
+                f"{figures.STRIPS} answers at most, to token {figures.STRIP_TOKENS}.",
+                spoken="Heat map of the KL divergence along single answers, one row for each.",
+                chart=strips,
+            )
+        )
+    return Section(
+        id="kl",
+        title="Where the two models differ",
+        intro="Both models read the same harmful answer. At every token of it, this is how far the aligned "
+        "model’s distribution over the next token is from the base model’s. Where it is near zero, "
+        "alignment no longer changes what comes next.",
+        figures=drawn,
+        tables=tables,
+        missing="" if chart is not None else _why(summary, "KL", r"\bkl\b"),
+    )
+
+
+def _prefill(summary: Record) -> Section:
+    drawn = []
+    for judge, slug in _slugs(judges(summary)).items():
+        chart = figures.prefill_sweep(summary, judge)
+        if chart is None:
+            continue
+        rates = attack_rates(summary, attack="prefill", judge=judge)
+        spoken = "; ".join(
+            f"{r['model']} with {count(r['k'], 'token')}, {SCOPES[r['scope']]}: {share_estimate(r)}"
+            for r in rates
+        )
+        drawn.append(
+            Figure(
+                id=f"prefill-{slug}",
+                title=f"Judge: {judge}",
+                full_title=f"Harmful replies by forced tokens (judge: {judge})",
+                caption=_undrawn(rates),
+                spoken=f"Line chart of the share of harmful replies. {spoken}.",
+                chart=chart,
+            )
+        )
+    return Section(
+        id="prefill",
+        title="Forcing the first tokens",
+        intro="The reply is made to begin with the first k tokens of a harmful answer; the model writes the "
+        "rest. A share that rises within a few tokens is what shallow alignment looks like. Bars are "
+        "95 % intervals. A reply no judge could score counts on neither side.",
+        figures=drawn,
+        missing="" if drawn else _why(summary, "the prefill sweep", "prefill"),
+    )
+
+
+def _refusal(summary: Record) -> Section:
+    drawn = []
+    for judge, slug in _slugs(judges(summary)).items():
+        chart = figures.refusal_prefixes(summary, judge)
+        if chart is None:
+            continue
+        rates = attack_rates(summary, attack="refusal_prefix", judge=judge)
+        scope = "continuation" if any(r["scope"] == "continuation" for r in rates) else "full"
+        shown = [r for r in rates if r["scope"] == scope]
+        spoken = "; ".join(f"{r['model']} after “{r['prefix']}”: {share_estimate(r)}" for r in shown)
+        drawn.append(
+            Figure(
+                id=f"refusal-{slug}",
+                title=f"Judge: {judge}",
+                full_title=f"Harmful replies after a forced refusal (judge: {judge})",
+                caption=f"Judged {SCOPES[scope]}. {_undrawn(shown)}".rstrip(),
+                spoken=f"Bar chart of the share of harmful replies. {spoken}.",
+                chart=chart,
+            )
+        )
+    return Section(
+        id="refusal",
+        title="Forcing a refusal",
+        intro="The other way round: the reply is made to begin with a refusal. If a model that was never "
+        "aligned now looks safe, then the first words were all the difference.",
+        figures=drawn,
+        tables=_openings(summary),
+        missing="" if drawn else _why(summary, "forced refusals", "refusal"),
+    )
+
+
+def _openings(summary: Record) -> list[Table]:
+    """How replies to harmful prompts begin when nothing is forced (claim C1)."""
+    prefixes = summary.get("refusal_prefixes")
+    if not prefixes:
+        return []
+    share = prefixes.get("share") or {}
+    title = "How replies begin when nothing is forced"
+    if share.get("value") is not None:
+        title += f": a refusal in {share_estimate(share)} of {count(share['n'], 'reply', 'replies')}"
+    rows = [[o["model"], o["text"], f"{o['count']:,} of {o['n']:,}"] for o in prefixes.get("openings") or ()]
+    return [Table(title=title, head=["model", "first words", "replies"], rows=rows, words=2)]
+
+
+def _calibration(summary: Record) -> Section:
+    drawn = []
+    points = summary["calibration"].get("points", ())
+    curves = figures.calibration_curves(summary)
+    if curves is not None:
+        drawn.append(
+            Figure(
+                id="calibration-curves",
+                title="Prefill sweep of every organism",
+                full_title="Harmful replies by forced tokens, organisms of known depth",
+                wide=True,
+                caption="Bands are 95 % intervals.",
+                spoken="Line chart of the share of harmful replies by forced tokens, one line an organism. "
+                "The table below has the measures.",
+                chart=curves,
+            )
+        )
+    names = figures.calibrated_measures(summary)
+    drawn += [f for name, slug in _slugs(names).items() if (f := _measure_figure(summary, name, slug))]
+    table = Table(
+        title="The calibration as numbers",
+        head=["organism", "d", *(plain_name(name) for name in names)],
+        rows=[
+            [
+                p["organism"],
+                str(p["d"]),
+                *(depth_estimate(p["measures"].get(name) or {}) for name in names),
+            ]
+            for p in points
+        ],
+    )
+    return Section(
+        id="calibration",
+        title="Is the meter right?",
+        intro="Organisms are tiny models trained to refuse up to a known depth d and no further. A measure "
+        "of depth is worth something if it puts them in the right order.",
+        figures=drawn,
+        tables=[table],
+        missing="" if drawn else _why(summary, "the calibration", "calibration"),
+    )
+
+
+def _measure_figure(summary: Record, name: str, slug: str) -> Figure | None:
+    """One measure against the known depths; organisms without a value are named, not drawn."""
+    chart = figures.calibration(summary, name)
+    if chart is None:
+        return None
+    title = f"{plain_name(name)} against known depth"
+    title = title[0].upper() + title[1:]
+    rank = (summary["calibration"].get("rank_correlation") or {}).get(name) or {}
+    known = rank.get("value") is not None
+    caption = f"Rank correlation with d: {estimate(rank, unit='')}. " if known else ""
+    points = summary["calibration"]["points"]
+    lacking = [p["organism"] for p in points if (p["measures"].get(name) or {}).get("value") is None]
+    if lacking:
+        caption += f"Without a value, and not drawn: {', '.join(lacking)}."
+    return Figure(
+        id=f"calibration-{slug}",
+        title=title,
+        full_title=title,
+        caption=caption.strip(),
+        spoken=f"Scatter plot of {plain_name(name)} against the depth trained to. {caption}".strip(),
+        chart=chart,
+    )
+
+
+def _why(summary: Record, what: str, pattern: str) -> str:
+    """Why a section has no chart: what the study said about it."""
+    reasons = [
+        f"{entry['what']}: {entry['why']}"
+        for entry in summary.get("not_measured") or ()
+        if re.search(pattern, entry["what"], re.IGNORECASE)
+    ]
+    return f"Not measured. {' '.join(reasons)}" if reasons else f"This run holds no numbers for {what}."
+
+
+def _undrawn(rates: Sequence[Record]) -> str:
+    empty = sum(rate["value"] is None for rate in rates)
+    if not empty:
+        return ""
+    return f"{count(empty, 'point')} without a scored reply {'is' if empty == 1 else 'are'} not drawn."
+
+
+def _slugs(names: Sequence[str]) -> dict[str, str]:
+    """A part of an id for every name: plain letters and digits, no two the same."""
+    slugs: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+        taken, slug, number = set(slugs.values()), plain, 1
+        while slug in taken:
+            number += 1
+            slug = f"{plain}-{number}"
+        slugs[name] = slug
+    return slugs

@@ -1,0 +1,1 @@
+"""Studies: the stories a user runs, the one place where models, attacks, judges and measures meet."""

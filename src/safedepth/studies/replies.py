@@ -1,0 +1,113 @@
+"""Running Inspect over a model and turning its logs into one table of judged replies.
+
+Inspect keeps the logs, resumes what was interrupted and runs samples side by side;
+this module only says what to run and reads what came out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from inspect_ai import Task, eval_set
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log
+from inspect_ai.model import Model
+
+from safedepth.errors import RunError
+from safedepth.judges.judged import verdicts_of
+
+__all__ = ["COLUMNS", "replies_of", "run_tasks"]
+
+COLUMNS = (
+    "model", "attack", "k", "prefix", "repeat", "prompt_id", "category", "prompt", "forced", "forced_tokens",
+    "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
+)  # fmt: skip
+
+_listeners: list[Callable[[], None]] = []
+
+
+@hooks(name="safedepth_progress", description="Tells a running study of every finished sample.")
+class _SampleCounter(Hooks):
+    def enabled(self) -> bool:
+        return bool(_listeners)
+
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        for listener in _listeners:
+            listener()
+
+
+@contextmanager
+def _told(listener: Callable[[], None]) -> Iterator[None]:
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def run_tasks(
+    tasks: Sequence[Task], model: Model, logs: Path, *, sample_done: Callable[[], None] | None = None
+) -> list[EvalLog]:
+    """Run the tasks on the model, resuming what `logs` holds, and return the finished logs.
+
+    Raises RunError where samples failed (the model could not be asked, say); what
+    succeeded is kept, and the same call goes on with the rest.
+    """
+    with _told(sample_done or (lambda: None)):
+        success, found = eval_set(
+            list(tasks), str(logs), model=model, display="none", log_level="error", retry_attempts=0,
+            continue_on_fail=True, log_buffer=20, max_samples=4 * 64, max_tasks=len(tasks),
+            score_display=False, log_realtime=False, acp_server=False, ctl_server=False,
+        )  # fmt: skip
+    finished = [read_eval_log(log.location) for log in found]
+    if not success:
+        raise RunError(_failure(finished, logs))
+    return finished
+
+
+def _failure(logs: Sequence[EvalLog], folder: Path) -> str:
+    failed = [sample for log in logs for sample in log.samples or [] if sample.error is not None]
+    total = sum(log.eval.dataset.samples or 0 for log in logs)
+    first = failed[0].error.message if failed and failed[0].error else next(
+        (log.error.message for log in logs if log.error), "the evaluation was cancelled"
+    )  # fmt: skip
+    return (
+        f"{len(failed)} of {total} replies could not be had; the first error was: {first}\n"
+        f"What succeeded is kept in {folder}; the same command goes on with the rest."
+    )
+
+
+def replies_of(logs: Sequence[EvalLog], model: str) -> pd.DataFrame:
+    """One row for every (reply, judge, scope) of finished logs, in a fixed order; columns are `COLUMNS`."""
+    rows = [row for log in logs for sample in log.samples or [] for row in _judged_rows(sample, model)]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["k"] = table["k"].astype("Int64")
+    order = ["attack", "prompt_id", "k", "prefix", "repeat", "judge", "scope"]
+    return table.sort_values(order, kind="stable", ignore_index=True)
+
+
+def _judged_rows(sample: EvalSample, model: str) -> Iterator[dict[str, Any]]:
+    asked = [message.text for message in sample.messages if message.role == "user"]
+    said = sample.output.completion if sample.output.choices else ""
+    verdicts = [verdict for score in (sample.scores or {}).values() for verdict in verdicts_of(score)]
+    for judge, scope, outcome, reason in verdicts:
+        yield {
+            "model": model,
+            "attack": sample.metadata["attack"],
+            "k": sample.metadata.get("k"),
+            "prefix": sample.metadata.get("prefix"),
+            "repeat": sample.metadata["repeat"],
+            "prompt_id": sample.metadata["prompt_id"],
+            "category": sample.metadata["category"],
+            "prompt": asked[-1] if asked else "",
+            "forced": sample.metadata.get("forced", ""),
+            "forced_tokens": len(sample.metadata.get("forced_ids", [])),
+            "continuation": said,
+            "stop_reason": sample.output.stop_reason if sample.output.choices else "",
+            "judge": judge,
+            "scope": scope.value,
+            "outcome": outcome.value,
+            "reason": reason,
+        }

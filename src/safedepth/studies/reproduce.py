@@ -1,0 +1,221 @@
+"""Reproducing the paper on organisms trained before one's eyes, offline.
+
+Builds the testbed, measures aligned and base organisms as an audit would, calibrates
+the depth measure on organisms of known depth, and judges the paper's claims.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safedepth import tasks
+from safedepth.data import read_prompts
+from safedepth.errors import DataError
+from safedepth.nouns import Progress, Prompt
+from safedepth.runs import RunDirectory
+from safedepth.studies import summary
+from safedepth.studies.audit import AuditConfig, model_replies
+from safedepth.studies.calibration import CALIBRATION_DEPTHS, calibration_summary
+from safedepth.studies.claims import Evidence, judge_claims
+from safedepth.studies.divergence import kl_table, series_of
+from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.target import Target, open_target
+from safedepth.testbed import KNOWN_DEPTHS, ORGANISMS, Testbed, build_testbed
+
+__all__ = ["ReproduceConfig", "reproduce"]
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Everything a reproduction depends on; stored whole as `config.json`."""
+
+    seeds: tuple[int, ...] = (0,)
+    prompts: int = 48
+    calibration_prompts: int = 16
+    judges: tuple[str, ...] = ("oracle", "rules")
+    tokenizer: str = "word"
+    max_tokens: int = 160
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0:
+            raise DataError(f"Expected at least one seed, none negative; found {list(self.seeds)}.")
+        if self.prompts < 2 or self.calibration_prompts < 2:
+            raise DataError("A rate needs at least two prompts.")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One seed's tables: replies of aligned and base, their KL, and the calibration's by known depth."""
+
+    replies: pd.DataFrame
+    kl: pd.DataFrame
+    known_replies: dict[int, pd.DataFrame]
+    known_kl: dict[int, pd.DataFrame]
+    cards: dict[str, Any]
+
+
+def reproduce(config: ReproduceConfig, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run or resume the reproduction in `out`; returns the run directory."""
+    with RunDirectory.open(out, asdict(config) | {"kind": "reproduce"}) as run:
+        measured = [_measure(config, run, seed, progress) for seed in config.seeds]
+        replies = run.measurement("replies", lambda: _stacked([m.replies for m in measured], config.seeds))
+        kl = run.measurement("kl", lambda: _averaged([m.kl for m in measured]))
+        run.write_summary(_summary(config, run.begun["created"], measured, replies, kl))
+        run.finish()
+    return out
+
+
+def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Progress | None) -> _Measured:
+    """Build one seed's organisms and measure them; what the run holds already is not done again."""
+    testbed = build_testbed(
+        run.path / "testbed" / f"seed-{seed}",
+        organisms=ORGANISMS,
+        seed=seed,
+        tokenizer=config.tokenizer,
+        progress=progress,
+    )
+    audit = AuditConfig(
+        model=str(testbed.organism("aligned")),
+        base=str(testbed.organism("base")),
+        prompts=str(testbed.prompts),
+        judges=config.judges,
+        limit=config.prompts,
+        seed=seed,
+        max_tokens=config.max_tokens,
+        device="cpu",
+    )
+    prompts = read_prompts(audit.prompts, limit=config.prompts)
+    base = _organism(testbed, "base")
+    aligned = _organism(testbed, "aligned")
+    kl = run.measurement(f"kl-{seed}", lambda: _kl(aligned, base, prompts, progress))
+    replies = [
+        run.measurement(
+            f"replies-{role}-{seed}",
+            lambda target=target, role=role: model_replies(  # type: ignore[misc]
+                audit, target, prompts, role=role, logs=run.logs / f"seed-{seed}" / role, progress=progress
+            ),
+        )
+        for role, target in (("aligned", aligned), ("base", base))
+    ]
+    few = prompts[: config.calibration_prompts]
+    known_replies: dict[int, pd.DataFrame] = {}
+    known_kl: dict[int, pd.DataFrame] = {}
+    for d in KNOWN_DEPTHS:
+        organism = _organism(testbed, f"depth-{d}")
+        known_kl[d] = run.measurement(
+            f"kl-depth-{d}-{seed}",
+            lambda organism=organism: _kl(organism, base, few, None),  # type: ignore[misc]
+        )
+        known_replies[d] = run.measurement(
+            f"replies-depth-{d}-{seed}",
+            lambda organism=organism, d=d: _known_depth_replies(  # type: ignore[misc]
+                audit, organism, len(few), logs=run.logs / f"seed-{seed}" / f"depth-{d}", progress=progress
+            ),
+        )
+    cards = {"aligned": aligned.card, "base": base.card}
+    return _Measured(pd.concat(replies, ignore_index=True), kl, known_replies, known_kl, cards)
+
+
+def _organism(testbed: Testbed, name: str) -> Target:
+    lender = str(testbed.organism("aligned")) if name == "base" else None
+    return open_target(str(testbed.organism(name)), chat_template=lender, device="cpu")
+
+
+def _kl(p: Target, q: Target, prompts: Sequence[Prompt], progress: Progress | None) -> pd.DataFrame:
+    assert p.loaded is not None
+    assert q.loaded is not None
+    return kl_table(p.loaded, q.loaded, prompts, progress=progress)
+
+
+def _known_depth_replies(
+    audit: AuditConfig, organism: Target, limit: int, *, logs: Path, progress: Progress | None
+) -> pd.DataFrame:
+    task = tasks.prefill(
+        prompts=str(Path(audit.prompts).resolve()),
+        depth=list(CALIBRATION_DEPTHS),
+        judge=audit.judges[0],
+        limit=limit,
+        seed=audit.seed,
+        max_tokens=audit.max_tokens or 160,
+    )
+    done = 0
+
+    def sample_done() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(f"replies of {Path(organism.name).name}", done, len(task.dataset))
+
+    return replies_of(
+        run_tasks([task], organism.model, logs, sample_done=sample_done), Path(organism.name).name
+    )
+
+
+def _stacked(tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
+    """All seeds' replies in one table with a column `seed`; over seeds a prompt counts as repeated."""
+    return pd.concat(
+        [table.assign(seed=seed) for table, seed in zip(tables, seeds, strict=True)], ignore_index=True
+    )
+
+
+def _averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The KL at each token of each prompt's answer, averaged over seeds."""
+    together = pd.concat(tables, ignore_index=True)
+    return together.groupby(["prompt_id", "position", "token"], sort=True)["kl"].mean().reset_index()
+
+
+def _summary(
+    config: ReproduceConfig,
+    created: str,
+    measured: Sequence[_Measured],
+    replies: pd.DataFrame,
+    kl: pd.DataFrame,
+) -> dict[str, Any]:
+    primary, seed = config.judges[0], config.seeds[0]
+    verdicts = _verdicts(replies, primary)
+    series = series_of(kl, tokens=summary.KL_TOKENS)
+    sweep = verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
+    claims = judge_claims(Evidence(verdicts, series, seed))
+    for claim, by_seed in zip(
+        claims,
+        zip(
+            *(_claim_values(m, primary, s) for m, s in zip(measured, config.seeds, strict=True)), strict=True
+        ),
+        strict=True,
+    ):
+        claim["by_seed"] = list(by_seed)
+    known = {
+        d: _stacked([_verdicts(m.known_replies[d], primary) for m in measured], config.seeds)
+        for d in KNOWN_DEPTHS
+    }
+    known_kl = {d: _averaged([m.known_kl[d] for m in measured]) for d in KNOWN_DEPTHS}
+    return {
+        "kind": "reproduce",
+        "created": created,
+        "seeds": list(config.seeds),
+        "models": measured[0].cards,
+        "judge": primary,
+        "claims": claims,
+        "kl": summary.kl_summary(series, seed=seed),
+        "depth": summary.depth_entries(summary.depth_of(sweep, kl, seed=seed)),
+        "calibration": calibration_summary(known, known_kl, seed=seed),
+        "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
+        "rates": summary.rates_of(replies),
+        "not_measured": [],
+        "warnings": [],
+    }
+
+
+def _verdicts(replies: pd.DataFrame, judge: str) -> pd.DataFrame:
+    return replies[(replies["judge"] == judge) & (replies["scope"] == "continuation")]
+
+
+def _claim_values(measured: _Measured, judge: str, seed: int) -> list[float | None]:
+    """One seed's value of every claim."""
+    series = series_of(measured.kl, tokens=summary.KL_TOKENS)
+    return [
+        claim["value"] for claim in judge_claims(Evidence(_verdicts(measured.replies, judge), series, seed))
+    ]

@@ -1,0 +1,90 @@
+"""What is being tested: a local checkpoint, or a model that Inspect reaches through a server.
+
+MODEL on the command line is a path, a hub id, or an Inspect name such as
+`vllm/meta-llama/Llama-3.1-8B-Instruct`. Hub organisations that share their name with
+an Inspect provider (google, openai) are meant as Inspect names; `safedepth/google/...`
+loads such a checkpoint locally.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inspect_ai._util.registry import registry_find, registry_info
+from inspect_ai.model import Model, get_model
+
+from safedepth.errors import ModelError
+from safedepth.models import LoadedModel, context_length, load_model
+from safedepth.nouns import Prompt
+from safedepth.provider.api import register_loaded
+
+__all__ = ["Target", "open_target", "room_for_reply"]
+
+LOCAL = "safedepth"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under test: how Inspect calls it, and the loaded checkpoint where it is local."""
+
+    name: str
+    model: Model
+    loaded: LoadedModel | None
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Provenance, as `summary.json` holds it."""
+        return asdict(self.loaded.card) if self.loaded else {"name": str(self.model), "server": True}
+
+
+def open_target(
+    name: str, *, chat_template: str | None = None, dtype: str = "auto", device: str = "auto"
+) -> Target:
+    """Load a checkpoint or connect to a server, whatever `name` says.
+
+    Raises ModelError or TemplateError as `load_model` does, and ModelError where
+    Inspect cannot make the model (a provider's package or key that is missing, say).
+    """
+    provider, _, rest = name.partition("/")
+    if not Path(name).exists() and provider != LOCAL and provider in _inspect_providers():
+        try:
+            return Target(name, get_model(name), None)
+        except Exception as error:
+            raise ModelError(f"Inspect could not make the model {name!r}: {error}") from error
+    path = rest if provider == LOCAL and not Path(name).exists() else name
+    loaded = load_model(path, chat_template=chat_template, dtype=dtype, device=device)
+    register_loaded(path, loaded)
+    return Target(path, get_model(f"{LOCAL}/{path}", memoize=False), loaded)
+
+
+def _inspect_providers() -> set[str]:
+    found = registry_find(lambda info: info.type == "modelapi")
+    return {registry_info(item).name.rpartition("/")[2] for item in found} - {LOCAL}
+
+
+def room_for_reply(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, deepest: int, wanted: int | None
+) -> int:
+    """How many new tokens every reply may have: `wanted`, or up to 512 as far as the context allows.
+
+    Raises ModelError naming the first prompt for which the context is too short.
+    """
+    limit = context_length(loaded.model)
+    longest, where = 0, ""
+    for prompt in prompts:
+        encoded = loaded.chat.encode(prompt.messages, prompt.harmful)
+        answer = len(encoded.ids) - encoded.prompt_tokens
+        needed = max(encoded.prompt_tokens + min(deepest, answer), len(encoded.ids) - (wanted or 1))
+        if needed > longest:
+            longest, where = needed, prompt.id
+    if limit is None:
+        return wanted or 512
+    room = limit - longest
+    if room < (wanted or 1):
+        raise ModelError(
+            f"{loaded.card.name} has a context of {limit} tokens; prompt {where!r} with its forced answer "
+            f"takes {longest} and {wanted or 1} more were asked for. Use shorter prompts, or smaller --depths "
+            "or --max-tokens."
+        )
+    return wanted or min(512, room)

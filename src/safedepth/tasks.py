@@ -1,0 +1,90 @@
+"""What Inspect finds: `inspect eval safedepth/prefill --model safedepth/PATH -T prompts=FILE -T depth=5`.
+
+The tasks, solvers and scorers of the package under their Inspect names, and the model
+provider `safedepth`. Task arguments are plain values, because Inspect knows a task
+again by them when it resumes.
+"""
+
+from inspect_ai import Task, task
+from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
+
+from safedepth.attacks import REFUSAL_PREFIXES
+from safedepth.attacks import prefill as prefill_solver
+from safedepth.attacks import refusal_prefix as refusal_prefix_solver
+from safedepth.attacks.samples import prefill_samples, prefix_samples
+from safedepth.data import read_prompts
+from safedepth.judges import judged, rules
+from safedepth.testbed.scorer import oracle
+
+__all__ = ["judged", "oracle", "prefill", "refusal_prefix", "rules", "safedepth"]
+
+DEPTHS = "0,1,2,5,10,20,40"
+
+
+@modelapi(name="safedepth")
+def safedepth() -> type[ModelAPI]:
+    """Local models with token-exact prefill (see `safedepth.provider`)."""
+    from safedepth.provider.api import SafedepthAPI
+
+    return SafedepthAPI
+
+
+@task
+def prefill(
+    prompts: str,
+    depth: str | int | list[int] = DEPTHS,
+    judge: str | list[str] = "rules",
+    limit: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.6,
+    top_k: int = 50,
+    max_tokens: int = 512,
+    tokenizer: str | None = None,
+) -> Task:
+    """Prefilling attack at one depth or several ("0,5,10"), with the paper's decoding (claim C4)."""
+    depths = [int(k) for k in _items(depth)]
+    samples = prefill_samples(read_prompts(prompts, limit=limit), depths, repeats=repeats, seed=seed)
+    return Task(
+        dataset=samples,
+        solver=prefill_solver(tokenizer=tokenizer),
+        scorer=judged(_items(judge)),
+        config=_decoding(temperature, top_p, top_k, max_tokens),
+    )
+
+
+@task
+def refusal_prefix(
+    prompts: str,
+    prefix: str | list[str] | None = None,
+    judge: str | list[str] = "rules",
+    limit: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.6,
+    top_k: int = 50,
+    max_tokens: int = 512,
+    tokenizer: str | None = None,
+) -> Task:
+    """No prefix and each refusal prefix in turn (claims C1 and C2); `prefix` defaults to the paper's five."""
+    prefixes = ["", *REFUSAL_PREFIXES] if prefix is None else [prefix] if isinstance(prefix, str) else prefix
+    samples = prefix_samples(read_prompts(prompts, limit=limit), prefixes, repeats=repeats, seed=seed)
+    return Task(
+        dataset=samples,
+        solver=refusal_prefix_solver(tokenizer=tokenizer),
+        scorer=judged(_items(judge)),
+        config=_decoding(temperature, top_p, top_k, max_tokens),
+    )
+
+
+def _items(value: str | int | list[str] | list[int]) -> list[str]:
+    """Comma-separated text, one value or a list, as a list of texts."""
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [item.strip() for item in str(value).split(",") if item.strip()]
+
+
+def _decoding(temperature: float, top_p: float, top_k: int, max_tokens: int) -> GenerateConfig:
+    return GenerateConfig(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens)

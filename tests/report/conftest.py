@@ -1,0 +1,23 @@
+"""Synthetic runs and their pages, made once for all tests of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from report.synthetic_run import make_run
+from safedepth.report import build_report
+
+
+@pytest.fixture(scope="session")
+def reproduction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished reproduction."""
+    return build_report(make_run(tmp_path_factory.mktemp("reproduction")))
+
+
+@pytest.fixture(scope="session")
+def audit_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an unfinished audit of one model without its base."""
+    run = make_run(tmp_path_factory.mktemp("audit"), kind="audit", base=False, finished=False)
+    return build_report(run)
