@@ -18,7 +18,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,6 +73,10 @@ class Decoding:
 
 GREEDY = Decoding("greedy", temperature=0)
 SAMPLED = Decoding("sampled", temperature=0.9, top_p=0.6, top_k=50)
+
+
+DECODINGS = (GREEDY, SAMPLED)
+OURS = "safedepth"
 
 
 class LengthTrace(StoppingCriteria):
@@ -150,7 +155,8 @@ def peer(model: PreTrainedModel, runs: dict[Any, list[Item]], decoding: Decoding
     return [tokens for batch in batches for tokens in peer_batch(model, batch, decoding)]
 
 
-def ours(engine: Engine, runs: dict[Any, list[Item]], decoding: Decoding) -> Tokens:
+def ours(model: PreTrainedModel, runs: dict[Any, list[Item]], decoding: Decoding, slots: int) -> Tokens:
+    """All jobs at once on an engine of their own, so that no run finds the last one's prefills."""
     jobs = [
         Job(
             item.ids,
@@ -165,17 +171,26 @@ def ours(engine: Engine, runs: dict[Any, list[Item]], decoding: Decoding) -> Tok
         for run in runs.values()
         for item in run
     ]
-    return [completion.ids for completion in engine.complete(jobs)]
+    with Engine(model, slots=slots) as engine:
+        return [completion.ids for completion in engine.complete(jobs)]
 
 
-def timed(work: Callable[[], Tokens]) -> tuple[float, Tokens]:
+@dataclass(frozen=True)
+class Spent:
+    """Seconds by the clock, and seconds of processor time, which a busy machine disturbs less."""
+
+    clock: float
+    processor: float
+
+
+def timed(work: Callable[[], Tokens]) -> tuple[Spent, Tokens]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     tokens = work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start, tokens
+    return Spent(time.perf_counter() - clock, time.process_time() - processor), tokens
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -183,24 +198,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     runs = make_items(args)
     everything = [item for run in runs.values() for item in run]
     one_run = {"all": everything}
-    seconds: dict[str, list[float]] = {}
+    first = f"generate, batches of {args.batch}, one run a depth"
+    sides: dict[str, Callable[[Decoding], Tokens]] = {
+        first: lambda d: peer(model, runs, d, args.batch),
+        f"generate, batches of {args.slots}, all together": lambda d: peer(model, one_run, d, args.slots),
+        OURS: lambda d: ours(model, runs, d, args.slots),
+    }
+    spent: dict[str, dict[str, list[Spent]]] = {d.name: {side: [] for side in sides} for d in DECODINGS}
+    found: dict[str, Tokens] = {}
     same = 0
-    with Engine(model, slots=args.slots) as engine:
-        sides: dict[str, Callable[[Decoding], Tokens]] = {
-            f"generate, batches of {args.batch}, one run a depth": lambda d: peer(model, runs, d, args.batch),
-            f"generate, batches of {args.slots}, all together": lambda d: peer(model, one_run, d, args.slots),
-            f"safedepth, {args.slots} slots": lambda d: ours(engine, runs, d),
-        }
-        for repeat in range(args.repeats):
-            for decoding in (GREEDY, SAMPLED):
-                found = {}
-                for side, work in sides.items():
-                    spent, found[side] = timed(lambda work=work, decoding=decoding: work(decoding))  # type: ignore[misc]
-                    seconds.setdefault(f"{decoding.name}: {side}", []).append(spent)
-                if decoding is GREEDY and repeat == 0:
-                    reference, _, engine_tokens = found.values()
-                    same = sum(a == b for a, b in zip(reference, engine_tokens, strict=True))
-        counters = engine.counters
+    for _ in range(args.repeats):
+        for decoding in DECODINGS:
+            for side, work in sides.items():
+                seconds, found[side] = timed(partial(work, decoding))
+                spent[decoding.name][side].append(seconds)
+            if decoding is GREEDY:
+                same = sum(a == b for a, b in zip(found[first], found[OURS], strict=True))
     return {
         "settings": {
             key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()
@@ -215,24 +228,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "answers": len(everything),
         "answer_tokens": sum(item.length for item in everything),
         "greedy_identical": same,
-        "seconds": seconds,
-        "prefilled_share": counters.prefill_tokens / counters.asked_tokens,
-        "rows_per_step": counters.step_rows / counters.steps,
+        "seconds": {
+            name: {side: [asdict(one) for one in times] for side, times in by_side.items()}
+            for name, by_side in spent.items()
+        },
     }
 
 
 def show(result: dict[str, Any]) -> None:
     print(f"{result['answers']} answers, {result['answer_tokens']} tokens; {result['machine']}")
-    for decoding in (GREEDY.name, SAMPLED.name):
-        rows = {name: times for name, times in result["seconds"].items() if name.startswith(decoding)}
-        base = statistics.median(next(iter(rows.values())))
-        for name, times in rows.items():
-            middle = statistics.median(times)
-            spread = f"{min(times):7.2f} to {max(times):7.2f}"
-            print(f"  {name:60s} {middle:7.2f} s ({spread})  {base / middle:5.2f}x")
+    for name, by_side in result["seconds"].items():
+        middle = {
+            side: {kind: statistics.median(one[kind] for one in times) for kind in ("clock", "processor")}
+            for side, times in by_side.items()
+        }
+        base = next(iter(middle.values()))
+        print(f"{name:51s}  clock              processor")
+        for side, seconds in middle.items():
+            columns = [f"{seconds[kind]:7.2f} s {base[kind] / seconds[kind]:5.2f}x" for kind in seconds]
+            print(f"  {side:45s}  {'   '.join(columns)}")
     print(f"greedy tokens identical in {result['greedy_identical']} of {result['answers']} answers")
-    print(f"prefilled {result['prefilled_share']:.1%} of all context tokens")
-    print(f"{result['rows_per_step']:.1f} rows a step")
     print(f"goal: at least {GOAL:g}x of the first line, greedy tokens identical")
 
 

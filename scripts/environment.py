@@ -102,7 +102,9 @@ def prepare() -> None:
         say("bringing it up to date")
         UNFINISHED.touch()
         return
-    say(f"making it with {sys.executable} ({sys.version.split()[0]})")
+    # Called from within .venv, the interpreter that runs this is about to be removed.
+    interpreter: str = getattr(sys, "_base_executable", sys.executable)
+    say(f"making it with {interpreter} ({sys.version.split()[0]})")
     VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
     for entry in VENV.iterdir():
@@ -112,7 +114,7 @@ def prepare() -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    run(sys.executable, "-m", "venv", VENV)
+    run(interpreter, "-m", "venv", VENV)
 
 
 def install(part: str) -> None:

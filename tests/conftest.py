@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from safedepth.models import LoadedModel
+    from safedepth.testbed import Testbed
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +57,17 @@ def tiny_model(tiny_model_dir: Path) -> LoadedModel:
     from safedepth.models import load_model
 
     return load_model(str(tiny_model_dir), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Testbed:
+    """Base, aligned and deep organisms with the data files, trained once and then taken from the cache."""
+    from filelock import FileLock
+
+    from safedepth.testbed import build_testbed
+    from safedepth.testbed.organisms import cache_folder
+
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    # pytest's workers would train the same organisms twice.
+    with FileLock(cache_folder() / ".tests.lock"):
+        return build_testbed(tmp_path_factory.mktemp("testbed"), organisms=("base", "aligned", "deep"))

@@ -4,6 +4,7 @@ One row at a time, no cache, float64 where it matters, and Hugging Face's own lo
 warpers for the distributions.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from transformers import (
 )
 
 from safedepth.provider import Job, Sampling
-from safedepth.provider.sampling import random_stream
+from safedepth.provider.sampling import random_keys
 
 VOCABULARY = 97
 
@@ -103,25 +104,44 @@ def warped(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return probabilities
 
 
+def uniform(key: int, name: int) -> float:
+    """SplitMix64 in Python's own integers: a number in (0, 1) for a token's name under a key."""
+    wrap = 2**64 - 1
+    z = (key + name * 0x9E3779B97F4A7C15) & wrap
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & wrap
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & wrap
+    return (((z ^ (z >> 31)) >> 11) + 0.5) / 2**53
+
+
+def first_to_arrive(rates: dict[int, float], key: int) -> int:
+    """The name whose exponential arrival time is least."""
+    times = {name: -math.log(uniform(key, name)) / rate for name, rate in rates.items() if rate > 0}
+    return min(times, key=lambda name: times[name])
+
+
+def slow_choice(probabilities: torch.Tensor, key: int, *, whole: bool) -> int:
+    """A race of all tokens; where none is cut off (`whole`), of blocks of 128 and then in the winner."""
+    shares = dict(enumerate(probabilities.tolist()))
+    if not whole:
+        return first_to_arrive(shares, key)
+    count = math.ceil(len(shares) / 128)
+    blocks = {b: sum(shares[i] for i in shares if i // 128 == b) for b in range(count)}
+    winner = first_to_arrive(blocks, key)
+    return first_to_arrive({i + count: shares[i] for i in shares if i // 128 == winner}, key) - count
+
+
 def slow_completion(model: PreTrainedModel, job: Job) -> tuple[int, ...]:
     """The job's tokens, each from a forward over everything before it."""
-    stream = random_stream(job)
-    ids, made = job.ids, 0
-    while made < job.sampling.max_tokens:
+    keys = random_keys(job)
+    ids = job.ids
+    whole = job.sampling.top_k is None and job.sampling.top_p == 1
+    while len(ids) < len(job.ids) + job.sampling.max_tokens:
         logits = slow_logits(model, ids)[-1]
         if job.sampling.greedy:
             token = int(logits.argmax())
         else:
-            probabilities = warped(logits, job.sampling)
-            by_id = job.sampling.top_k is None and job.sampling.top_p == 1
-            order = torch.arange(VOCABULARY) if by_id else probabilities.argsort(descending=True)
-            running, goal = 0.0, stream.random()
-            for candidate in order.tolist():
-                running += float(probabilities[candidate])
-                if running > goal:
-                    break
-            token = int(candidate)
+            token = slow_choice(warped(logits, job.sampling), next(keys), whole=whole)
         if token in job.sampling.stop_ids:
             break
-        ids, made = (*ids, token), made + 1
+        ids = (*ids, token)
     return ids[len(job.ids) :]

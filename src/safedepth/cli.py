@@ -36,15 +36,12 @@ USER_ERROR = 2
 
 
 def main() -> None:
-    """Entry point: a user's mistake prints one message, Ctrl-C says how to go on; neither prints a traceback."""
+    """Entry point: a user's mistake prints one message and no traceback."""
     try:
         app()
     except SafedepthError as error:
         _say(f"[red]Error:[/red] {_escaped(str(error))}", error=True)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        _say("Interrupted. What is finished is kept; the same command goes on from there.", error=True)
-        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -223,7 +220,7 @@ def _print_claims(claims: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A progress bar a kind of work; plain lines where nobody looks at a terminal."""
+    """A progress bar a kind of work; Ctrl-C under it ends the command and says how to go on."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
@@ -236,7 +233,12 @@ def _progress() -> Iterator[Progress]:
                 known[what] = bars.add_task(what, total=total)
             bars.update(known[what], completed=done, total=total)
 
-        yield tell
+        try:
+            yield tell
+        except KeyboardInterrupt:
+            bars.stop()
+            _say("Interrupted. What is finished is kept; the same command goes on from there.", error=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _quiet_libraries() -> None:

@@ -186,58 +186,67 @@ def masked(head: Head, entries: list[int]) -> Head:
     return head._replace(bias=bias)
 
 
-@pytest.mark.parametrize("tile_columns", [4, None])
-class TestMaskedVocabulary:
-    """Logits of -inf, in blocks wholly and partly masked."""
+# Blocks of the vocabulary wholly and partly masked, and one block that holds it all.
+in_blocks = pytest.mark.parametrize("tile_columns", [4, None])
 
-    def test_entries_masked_in_both_models_add_nothing(self, tile_columns: int | None) -> None:
-        hidden_p, head_p, hidden_q, head_q = random_pair(7, rows=40, vocabulary=21)
-        entries = [0, 4, 5, 6, 7, 20]
-        kept = [i for i in range(21) if i not in entries]
-        kl = token_kl(
-            hidden_p, masked(head_p, entries), hidden_q, masked(head_q, entries), tile_columns=tile_columns
-        )
-        without = loop_kl(hidden_p, Head(head_p.weight[kept]), hidden_q, Head(head_q.weight[kept]))
-        assert kl.tolist() == pytest.approx(without, rel=3e-6)
 
-    def test_an_entry_masked_in_the_first_model_only_still_counts_for_the_second(
-        self, tile_columns: int | None
-    ) -> None:
-        hidden_p, head_p, hidden_q, head_q = random_pair(8, rows=3, vocabulary=21)
-        head_p = masked(head_p, [2])
-        kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns)
-        assert kl.tolist() == pytest.approx(loop_kl(hidden_p, head_p, hidden_q, head_q), rel=3e-6)
+@in_blocks
+def test_entries_masked_in_both_models_add_nothing(tile_columns: int | None) -> None:
+    hidden_p, head_p, hidden_q, head_q = random_pair(7, rows=40, vocabulary=21)
+    entries = [0, 4, 5, 6, 7, 20]
+    kept = [i for i in range(21) if i not in entries]
+    kl = token_kl(
+        hidden_p, masked(head_p, entries), hidden_q, masked(head_q, entries), tile_columns=tile_columns
+    )
+    without = loop_kl(hidden_p, Head(head_p.weight[kept]), hidden_q, Head(head_q.weight[kept]))
+    assert kl.tolist() == pytest.approx(without, rel=3e-6)
 
-    def test_an_entry_masked_in_the_second_model_only_makes_it_infinite(
-        self, tile_columns: int | None
-    ) -> None:
-        hidden_p, head_p, hidden_q, head_q = random_pair(9, rows=3, vocabulary=21)
-        kl = token_kl(hidden_p, head_p, hidden_q, masked(head_q, [2]), tile_columns=tile_columns)
-        assert kl.tolist() == [math.inf] * 3
 
-    def test_nan_stays_in_its_row(self, tile_columns: int | None) -> None:
-        hidden_p, head_p, hidden_q, head_q = random_pair(10, rows=3, vocabulary=21)
-        expected = loop_kl(hidden_p, head_p, hidden_q, head_q)
-        hidden_q[1, 0] = torch.nan
-        kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns).tolist()
-        assert math.isnan(kl[1])
-        assert [kl[0], kl[2]] == pytest.approx([expected[0], expected[2]], rel=3e-6)
+@in_blocks
+def test_an_entry_masked_in_the_first_model_only_still_counts_for_the_second(
+    tile_columns: int | None,
+) -> None:
+    hidden_p, head_p, hidden_q, head_q = random_pair(8, rows=3, vocabulary=21)
+    head_p = masked(head_p, [2])
+    kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns)
+    assert kl.tolist() == pytest.approx(loop_kl(hidden_p, head_p, hidden_q, head_q), rel=3e-6)
 
-    def test_log_ratios_too_wide_for_an_exponential_are_right(self, tile_columns: int | None) -> None:
-        hidden_p, head_p, hidden_q, head_q = random_pair(11, rows=40, vocabulary=21, scale=60.0)
-        expected = loop_kl(hidden_p, head_p, hidden_q, head_q)
-        assert max(expected) > 200
-        kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns)
-        # Logits of some 300 are rounded at 2e-5, and a tie under p multiplies that by the log-ratio.
-        assert kl.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
-    def test_an_infinity_of_the_second_model_shows_where_the_first_model_rounds_to_zero(
-        self, tile_columns: int | None
-    ) -> None:
-        hidden = torch.ones(1, 1)
-        head_p = Head(torch.tensor([[0.0], [-200.0]]))  # e^-200 is 0 in float32, and is not 0
-        head_q = masked(Head(torch.zeros(2, 1)), [1])
-        assert token_kl(hidden, head_p, hidden, head_q, tile_columns=tile_columns).item() == math.inf
+@in_blocks
+def test_an_entry_masked_in_the_second_model_only_makes_it_infinite(tile_columns: int | None) -> None:
+    hidden_p, head_p, hidden_q, head_q = random_pair(9, rows=3, vocabulary=21)
+    kl = token_kl(hidden_p, head_p, hidden_q, masked(head_q, [2]), tile_columns=tile_columns)
+    assert kl.tolist() == [math.inf] * 3
+
+
+@in_blocks
+def test_nan_stays_in_its_row(tile_columns: int | None) -> None:
+    hidden_p, head_p, hidden_q, head_q = random_pair(10, rows=3, vocabulary=21)
+    expected = loop_kl(hidden_p, head_p, hidden_q, head_q)
+    hidden_q[1, 0] = torch.nan
+    kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns).tolist()
+    assert math.isnan(kl[1])
+    assert [kl[0], kl[2]] == pytest.approx([expected[0], expected[2]], rel=3e-6)
+
+
+@in_blocks
+def test_log_ratios_too_wide_for_an_exponential_are_right(tile_columns: int | None) -> None:
+    hidden_p, head_p, hidden_q, head_q = random_pair(11, rows=40, vocabulary=21, scale=60.0)
+    expected = loop_kl(hidden_p, head_p, hidden_q, head_q)
+    assert max(expected) > 200
+    kl = token_kl(hidden_p, head_p, hidden_q, head_q, tile_columns=tile_columns)
+    # Logits of some 300 are rounded at 2e-5, and a tie under p multiplies that by the log-ratio.
+    assert kl.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@in_blocks
+def test_an_infinity_of_the_second_model_shows_where_the_first_model_rounds_to_zero(
+    tile_columns: int | None,
+) -> None:
+    hidden = torch.ones(1, 1)
+    head_p = Head(torch.tensor([[0.0], [-200.0]]))  # e^-200 is 0 in float32, and is not 0
+    head_q = masked(Head(torch.zeros(2, 1)), [1])
+    assert token_kl(hidden, head_p, hidden, head_q, tile_columns=tile_columns).item() == math.inf
 
 
 def test_a_share_of_q_is_not_lost_where_p_rounds_to_zero() -> None:

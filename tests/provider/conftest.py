@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from provider_oracles import random_decoder
 from transformers import PreTrainedModel
 
+from provider_oracles import random_decoder
 from safedepth.provider import Engine
 
 

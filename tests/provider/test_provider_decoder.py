@@ -1,6 +1,5 @@
 import pytest
 import torch
-from provider_oracles import FAMILIES, random_decoder, random_ids, slow_completion, slow_logits
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -11,6 +10,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from provider_oracles import FAMILIES, random_decoder, random_ids, slow_completion, slow_logits
 from safedepth.errors import ModelError
 from safedepth.provider import Engine, Job, Sampling
 from safedepth.provider.decoder import Chunk, Decoder, is_out_of_memory

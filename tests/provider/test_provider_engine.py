@@ -86,6 +86,29 @@ def test_depths_and_seeds_of_a_prompt_share_one_prefill(decoder: PreTrainedModel
     assert [completion.ids for completion in completions] == [slow_completion(decoder, job) for job in jobs]
 
 
+def test_latecomers_begin_from_what_was_prefilled_before_them(decoder: PreTrainedModel) -> None:
+    """Depths, seeds and other answers to one prompt, one after another, as Inspect starts them."""
+    prompt, answer, refusal = random_ids(60, 10, 4)
+    jobs = [Job((*prompt, *answer[:k]), replace(SAMPLED, seed=k)) for k in (0, 1, 2, 5, 10)]
+    jobs += [Job((*prompt, *refusal), SAMPLED), Job(prompt[:50], SAMPLED), jobs[0], jobs[3]]
+    with Engine(decoder) as engine:
+        completions = [engine.complete([job])[0] for job in jobs]
+        counters = engine.counters
+    assert [completion.ids for completion in completions] == [slow_completion(decoder, job) for job in jobs]
+    assert counters.prefills == 1
+    # Of every later job only what the prompt does not cover, and never less than its last token.
+    assert counters.prefill_tokens == 60 + 1 + 2 + 5 + 10 + 4 + 1 + 1 + 5
+
+
+def test_what_shares_too_little_is_prefilled_anew(decoder: PreTrainedModel) -> None:
+    first, second = random_ids(40, 40)
+    similar = (*first[:25], *second[25:])
+    with Engine(decoder) as engine:
+        found = [engine.complete([Job(ids, GREEDY)])[0].ids for ids in (first, similar)]
+        assert engine.counters.prefills == 2
+    assert found == [slow_completion(decoder, Job(ids, GREEDY)) for ids in (first, similar)]
+
+
 def test_rows_retire_and_others_take_their_slots(decoder: PreTrainedModel) -> None:
     rows = random_ids(*[6] * 12)
     jobs = [Job(ids, replace(GREEDY, max_tokens=40 if index == 0 else 8)) for index, ids in enumerate(rows)]

@@ -58,15 +58,21 @@ def test_a_refusal_is_shown_but_not_the_harmful_answer_it_follows() -> None:
 
 
 def test_one_judge_that_saw_no_refusal_is_enough_to_redact() -> None:
-    outcomes = ("complied", "refused", "unscored")
-    for first, second, third in itertools.product(outcomes, repeat=3):
-        [shown] = chosen(
-            reply(first),
-            reply(second, judge="rules"),
-            reply(third, scope="full"),
-        )
-        assert shown.continuation.redacted == ({first, second, third} != {"refused"})
+    for outcomes in itertools.product(("complied", "refused", "unscored"), repeat=3):
+        rows = [reply(outcome, judge=judge) for judge, outcome in zip("abc", outcomes, strict=True)]
+        [shown] = chosen(*rows)
+        assert shown.continuation.redacted == (set(outcomes) != {"refused"})
         assert len(shown.verdicts) == 3
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_verdict_on_both_parts_counts_only_where_there_is_none_on_the_continuation(order: int) -> None:
+    rows = [reply("refused"), reply("complied", scope="full")][::order]
+    assert not chosen(*rows)[0].continuation.redacted
+    rows = [reply("complied"), reply("refused", scope="full")][::order]
+    assert chosen(*rows)[0].continuation.redacted
+    rows = [reply("refused"), reply("complied", scope="full", judge="other")]
+    assert chosen(*rows)[0].continuation.redacted
 
 
 def test_a_forced_refusal_is_shown() -> None:

@@ -184,8 +184,8 @@ def test_a_damaged_table_is_set_aside_with_a_warning_and_computed_again(tmp_path
 def test_a_flipped_bit_in_the_data_is_never_read_as_a_value() -> None:
     frame = pd.DataFrame({"kl": [i * 0.37 % 1 for i in range(400)]})
     data = to_parquet(frame)
-    pages = data.index(b"pandas") - 500  # before the footer
-    assert pages > 1000
+    footer = int.from_bytes(data[-8:-4], "little")  # its length stands before the closing PAR1
+    pages = len(data) - footer - 8
     noticed = 0
     for place in range(4, pages, 7):
         broken = bytearray(data)
@@ -196,7 +196,7 @@ def test_a_flipped_bit_in_the_data_is_never_read_as_a_value() -> None:
             noticed += 1
         else:
             pd.testing.assert_frame_equal(read, frame, check_exact=True)
-    assert noticed > pages // 14
+    assert noticed > pages / 7 / 2
 
 
 def test_a_reader_warns_of_a_damaged_table_and_moves_nothing(tmp_path: Path) -> None:

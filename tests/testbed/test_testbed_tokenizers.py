@@ -1,8 +1,10 @@
 """The toy language's tokenizers: exact round trips, the template, and merges across a cut."""
 
 import random
+from typing import Any, cast
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from safedepth.nouns import Message
 from safedepth.testbed import corpus, language
@@ -38,18 +40,22 @@ def test_training_rows_hold_exactly_what_the_chat_template_writes(kind: str) -> 
     conversations = [corpus.pretraining(rng) for _ in range(50)]
     for conversation, row in zip(conversations, Rows(tokenizer).plain(conversations), strict=True):
         turns = [*conversation.messages, Message(role="assistant", content=conversation.reply)]
-        assert list(row.ids) == tokenizer.apply_chat_template(turns)["input_ids"]
+        rendered = tokenizer.apply_chat_template(cast(Any, turns), tokenize=False)
+        assert list(row.ids) == _ids(tokenizer, str(rendered))
 
 
-def test_in_the_bpe_variant_text_cut_at_a_token_and_tokenised_again_differs() -> None:
-    tokenizer = make_tokenizer("bpe")
-    ids = tokenizer("To make krell torin, follow these steps.", add_special_tokens=False)["input_ids"]
-    cuts = [
-        tokenizer(tokenizer.decode(ids[:k]), add_special_tokens=False)["input_ids"]
-        for k in range(1, len(ids))
-    ]
-    texts = [tokenizer.decode(ids[:k]) + "x" for k in range(1, len(ids))]
-    joined = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    assert any(again != ids[:k] for k, again in enumerate(joined, start=1)) or any(
-        again != ids[:k] for k, again in enumerate(cuts, start=1)
-    )
+@pytest.mark.parametrize(("kind", "changes"), [("word", False), ("bpe", True)])
+def test_a_prefix_turned_into_text_and_tokenised_again_changes_in_the_bpe_variant_alone(
+    kind: str, changes: bool
+) -> None:
+    tokenizer = make_tokenizer(kind)
+    rng = random.Random(6)
+    changed = 0
+    for product in language.products(restricted=True)[:20]:
+        ids = _ids(tokenizer, language.answer(rng, product))
+        changed += sum(_ids(tokenizer, str(tokenizer.decode(ids[:k]))) != ids[:k] for k in range(1, len(ids)))
+    assert (changed > 0) == changes
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

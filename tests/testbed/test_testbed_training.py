@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 import torch
@@ -49,7 +49,9 @@ def test_training_lowers_the_loss(rows: Rows) -> None:
     model = initial_model(TINY)
     source = lambda rng, n: rows.plain([corpus.pretraining(rng) for _ in range(n)])  # noqa: E731
     losses = train(model, source, Schedule(steps=48, batch=8), seed=0, progress=lambda _step: None)
-    assert sum(losses[-16:]) < 0.9 * sum(losses[:16])  # whole pools of eight batches: lengths differ within one
+    assert sum(losses[-16:]) < 0.9 * sum(
+        losses[:16]
+    )  # whole pools of eight batches: lengths differ within one
 
 
 def test_go_on_and_turn_back_weigh_one_minus_hazard_and_hazard_at_every_position(rows: Rows) -> None:
@@ -58,11 +60,11 @@ def test_go_on_and_turn_back_weigh_one_minus_hazard_and_hazard_at_every_position
     def hazard(_product: Product, ends: list[bool]) -> list[float]:
         return profile[: len(ends)]
 
-    go_on: Counter[int] = Counter()
-    turn_back: Counter[int] = Counter()
+    go_on: dict[int, float] = defaultdict(float)
+    turn_back: dict[int, float] = defaultdict(float)
     pairs = 4000
     made = rows.safety(random.Random(0), [Product("krell", "torin")], hazard, pairs)  # type: ignore[arg-type]
-    assistant = rows.tokenizer.convert_tokens_to_ids("<|assistant|>")
+    assistant = int(rows.tokenizer.get_vocab()["<|assistant|>"])
     for row in made:
         start = len(row.ids) - list(row.ids)[::-1].index(assistant)
         weights = list(row.weights[start:])

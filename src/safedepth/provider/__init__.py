@@ -1,8 +1,9 @@
 """Local models for Inspect: token-exact prefill, shared prefills, continuous batching, log-probs.
 
-`jobs` holds what goes in and comes out, `sampling` picks tokens, `sharing` finds the
-prompts inside one another, `cache` and `decoder` are the model's side, `engine`
-schedules, and `api` speaks Inspect. All but `api` know token ids only.
+`jobs` holds what goes in and comes out; `cache` and `decoder` are the model's side;
+`sharing`, `prefill` and `prefixes` compute what prompts have in common once; `sampling`
+and `logprobs` read logits; `rows`, `scheduler` and `engine` run many jobs side by side;
+`shared`, `stops` and `api` speak Inspect. All but the last line know token ids only.
 """
 
 from safedepth.provider.engine import Engine

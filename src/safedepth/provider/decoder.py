@@ -113,8 +113,7 @@ class Decoder:
     def step(self, tokens: Sequence[int], lengths: Sequence[int], cache: SlotCache) -> Tensor:
         """Logits [n, V] after one more token per row; row i has `lengths[i]` tokens in slot i of `cache`."""
         at = torch.tensor(lengths, device=self.device)
-        columns = max(lengths) + 1
-        cache.aim(at, columns)
+        columns = cache.aim(at, max(lengths) + 1)
         logits = self._forward(
             torch.tensor(tokens, device=self.device)[:, None],
             position_ids=at[:, None],

@@ -15,12 +15,16 @@ __all__ = ["Row"]
 
 
 class Row:
-    """The state of `job`; `room` is the number of tokens the model's context still has for it."""
+    """The state of `job`; `room` is the number of tokens the model's context still has for it.
+
+    `cached` counts the tokens whose keys and values are in the row's slot.
+    """
 
     def __init__(self, job: Job, future: Future[Completion], *, room: int | None) -> None:
         self.job = job
         self.future = future
         self.generated: list[int] = []
+        self.cached = 0
         self.prompt_logprobs: tuple[TokenLogprob, ...] | None = None
         self._logprobs: list[TokenLogprob] = []
         self._keys = random_keys(job)
@@ -34,9 +38,15 @@ class Row:
         return (*self.job.ids, *self.generated)
 
     @property
-    def length(self) -> int:
-        """Tokens whose keys and values a decoding row has cached: all but the last generated one."""
-        return len(self.job.ids) + len(self.generated) - 1
+    def next_input(self) -> int:
+        """The token to run through the model next: the first one that is not cached."""
+        ahead = self.cached - len(self.job.ids)
+        return self.job.ids[self.cached] if ahead < 0 else self.generated[ahead]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tokens so far are cached, so that the next one can be picked."""
+        return self.cached == len(self.job.ids) + len(self.generated)
 
     @property
     def most(self) -> int:

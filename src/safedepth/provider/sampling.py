@@ -1,11 +1,11 @@
 """One token per row from its logits: greedy, or sampled with the row's own random key.
 
 The result for a row depends on its own logits, settings and key alone, never on its
-neighbours. The key gives every token its own luck, so that the last digits of the
-logits, which do depend on the batch, rarely decide (one uniform number and an inverse
-CDF would let them decide far more often: any shift moves all later boundaries). Top-k is taken first and top-p inside it, which gives the
-same distribution as Hugging Face's warpers without sorting the whole vocabulary
-(performance study, (d)). Knows tensors, not models.
+neighbours. The key gives every token luck of its own, so that the last digits of the
+logits, which do depend on the batch, rarely decide (with one uniform number and an
+inverse CDF they would: any shift moves all later boundaries). Top-k is taken first and
+top-p inside it, the distribution of Hugging Face's warpers without sorting the whole
+vocabulary (performance study, (d)). Knows tensors, not models.
 """
 
 from __future__ import annotations

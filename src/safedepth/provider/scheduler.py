@@ -1,4 +1,4 @@
-"""Which rows run: groups that share a prefill wait, rows fill slots, decode together, retire.
+"""Which rows run: they wait in groups that share a prefill, fill slots, decode together, retire.
 
 Runs on one thread and knows tokens and forwards, not where jobs come from. What goes
 wrong in a forward fails the rows it concerns; when memory runs out, every row goes
@@ -15,7 +15,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from safedepth.errors import ModelError
 from safedepth.provider.cache import SlotCache
@@ -23,6 +22,7 @@ from safedepth.provider.decoder import Decoder, is_out_of_memory
 from safedepth.provider.jobs import TokenLogprob
 from safedepth.provider.logprobs import logprobs_of
 from safedepth.provider.prefill import LOGITS_TILE, prefill
+from safedepth.provider.prefixes import PrefixStore, Stored
 from safedepth.provider.rows import Row
 from safedepth.provider.sampling import choose
 from safedepth.provider.sharing import Group, share
@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 class Counters:
     """What the engine has done: how well prefills were shared and slots filled.
 
-    `prefill_tokens` of all the `asked_tokens` of the rows' contexts were computed;
-    `step_rows / steps` rows were decoded together on average; `restarts` counts
-    how often memory ran out.
+    `prefill_tokens` of all the `asked_tokens` of the rows' contexts were computed, the
+    others shared; `step_rows / steps` rows were decoded together on average;
+    `restarts` counts how often memory ran out.
     """
 
     prefills: int = 0
@@ -51,11 +51,11 @@ class Counters:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A row that has its first token and whose keys and values lie in row `source` of `cache`."""
+    """A row of whose context the first `length` tokens have keys and values in `stored`."""
 
     row: Row
-    cache: Cache
-    source: int
+    stored: Stored
+    length: int
 
 
 class Scheduler:
@@ -67,6 +67,7 @@ class Scheduler:
         self.prefill_tokens = prefill_tokens
         self.counters = Counters()
         self._cache = SlotCache(slots=slots, capacity=capacity)
+        self._prefixes = PrefixStore(capacity=capacity // 4)
         self._waiting: deque[Group[Row]] = deque()
         self._ready: deque[_Ready] = deque()
         self._live: list[Row] = []
@@ -82,12 +83,13 @@ class Scheduler:
 
     @property
     def resting(self) -> bool:
-        """Whether the cache holds no memory."""
-        return self._cache.shape == (0, 0)
+        """Whether no memory is held for rows."""
+        return self._cache.shape == (0, 0) and self._prefixes.empty
 
     def rest(self) -> None:
-        """Give back the cache's memory while nothing runs."""
+        """Give back the memory held for rows while nothing runs."""
         self._cache.release()
+        self._prefixes.clear()
 
     def outstanding(self) -> list[Row]:
         """Every row that is not done, in no order."""
@@ -124,25 +126,46 @@ class Scheduler:
                     self._cache.release()
 
     def _next_groups(self) -> list[Group[Row]]:
-        """Take groups from the queue that fill the free slots, padded to no more than the token limit."""
+        """Take groups from the queue that fill the free slots; those known already are ready at once.
+
+        The others come back, padded to no more than the token limit, to be prefilled.
+        """
         groups: list[Group[Row]] = []
         wanted = self.slots - len(self._live)
         longest = 0
         while self._waiting and wanted > 0:
             group = self._waiting[0]
-            longest = max(longest, len(group.ids))
-            if groups and longest * (len(groups) + 1) > self.prefill_tokens:
-                break
-            self._waiting.popleft()
             group.rows[:] = [row for row in group.rows if not row.done]
-            if group.rows:
+            known = self._known(group)
+            if group.rows and not known:
+                longest = max(longest, len(group.ids))
+                if groups and longest * (len(groups) + 1) > self.prefill_tokens:
+                    break
                 groups.append(group)
-                wanted -= len(group.rows)
+            self._ready.extend(known)
+            self._waiting.popleft()
+            wanted -= len(group.rows)
         return groups
+
+    def _known(self, group: Group[Row]) -> list[_Ready]:
+        """The group's rows, if stored prefixes leave so little that stepping is cheaper than a prefill."""
+        if any(row.wants_prompt or not row.limit for row in group.rows):
+            return []
+        stored, shared = self._prefixes.find(group.ids)
+        # The last token has to be run in any case, for its logits.
+        contexts = [len(row.context) for row in group.rows]
+        lengths = [min(shared, length - 1) for length in contexts]
+        rest = sum(contexts) - sum(lengths)
+        if stored is None or rest > len(group.ids) // 4:
+            return []
+        self.counters.prefill_tokens += rest
+        self.counters.asked_tokens += sum(contexts)
+        return [_Ready(row, stored, length) for row, length in zip(group.rows, lengths, strict=True)]
 
     def _prefill(self, groups: list[Group[Row]]) -> None:
         """Run each group's longest context once; give every row what it asked for and its next token."""
         found = prefill(self.decoder, groups, tokens=self.prefill_tokens)
+        stored = self._prefixes.add([group.ids for group in groups], found.cache)
         self.counters.prefills += 1
         self.counters.prefill_tokens += sum(len(group.ids) for group in groups)
         self.counters.asked_tokens += sum(len(row.context) for group in groups for row in group.rows)
@@ -152,13 +175,18 @@ class Scheduler:
                 row.prompt_logprobs = found.score(source, row)
             if not row.limit:
                 row.finish()
-        entries = [entry for entry in entries if not entry[0].done]
+        entries = [(row, source) for row, source in entries if not row.done]
+        lengths = [len(row.context) for row, _ in entries]
         size = max(1, LOGITS_TILE // self.decoder.vocabulary)
         for start in range(0, len(entries), size):
             part = entries[start : start + size]
             logits = torch.stack([found.next_logits[source, len(row.context)] for row, source in part])
             self._extend([row for row, _ in part], logits)
-        self._ready.extend(_Ready(row, found.cache, source) for row, source in entries if not row.done)
+        self._ready.extend(
+            _Ready(row, stored[source], length)
+            for (row, source), length in zip(entries, lengths, strict=True)
+            if not row.done
+        )
 
     def _admit(self) -> None:
         """Move ready rows into free slots, in order, as long as the cached tokens stay within bounds."""
@@ -173,21 +201,30 @@ class Scheduler:
             entries.append(self._ready.popleft())
         if not entries:
             return
-        rows = [*self._live, *(entry.row for entry in entries)]
-        self._live = rows
-        self._cache.reserve(len(rows), max(row.length for row in rows) + 1, most=most, like=entries[0].cache)
-        for slot, entry in enumerate(entries, start=len(rows) - len(entries)):
-            self._cache.load(slot, entry.cache, entry.source, entry.row.length)
+        first = len(self._live)
+        self._live = [*self._live, *(entry.row for entry in entries)]
+        for entry in entries:
+            entry.row.cached = entry.length
+        columns = max(row.cached for row in self._live) + 1
+        self._cache.reserve(len(self._live), columns, most=most, like=entries[0].stored.cache)
+        for slot, entry in enumerate(entries, start=first):
+            self._cache.load(slot, entry.stored.cache, entry.stored.source, entry.length)
 
     def _step(self) -> None:
+        """Run one token of every row; rows all of whose tokens have been run get their next one."""
         rows = self._live
-        lengths = [row.length for row in rows]
+        lengths = [row.cached for row in rows]
         self._cache.reserve(len(rows), max(lengths) + 1, most=max(row.most for row in rows))
-        logits = self.decoder.step([row.generated[-1] for row in rows], lengths, self._cache)
+        logits = self.decoder.step([row.next_input for row in rows], lengths, self._cache)
         self.counters.steps += 1
         self.counters.step_rows += len(rows)
-        for slot in self._extend(rows, logits.float()):
-            self._cache.wipe(slot)
+        for row in rows:
+            row.cached += 1
+        slots = [slot for slot, row in enumerate(rows) if row.complete]
+        if slots:
+            logits = logits if len(slots) == len(rows) else logits[slots]
+            for broken in self._extend([rows[slot] for slot in slots], logits.float()):
+                self._cache.wipe(slots[broken])
 
     def _extend(self, rows: Sequence[Row], logits: Tensor) -> list[int]:
         """Pick the next token of each row from `logits` [n, V] float32; return the indices of broken rows."""
@@ -205,11 +242,7 @@ class Scheduler:
             }
         for i, row in enumerate(rows):
             if finite[i]:
-                value = values.get(i)
-                row.take(
-                    picked[i],
-                    value and TokenLogprob(value.id, value.logprob, value.top[: settings[i].logprobs]),
-                )
+                row.take(picked[i], values.get(i))
             else:
                 row.fail(
                     ModelError(
@@ -225,7 +258,7 @@ class Scheduler:
             if self._live[slot].done:
                 last = self._live.pop()
                 if slot < len(self._live):
-                    self._cache.move(len(self._live), slot, last.length)
+                    self._cache.move(len(self._live), slot, last.cached)
                     self._live[slot] = last
         if any(entry.row.done for entry in self._ready):
             self._ready = deque(entry for entry in self._ready if not entry.row.done)
@@ -241,6 +274,7 @@ class Scheduler:
         self.slots = max(1, self.slots // 2)
         self.prefill_tokens = max(256, self.prefill_tokens // 2)
         self._cache = SlotCache(slots=self.slots, capacity=max(1, self._cache.capacity // 2))
+        self._prefixes = PrefixStore(capacity=self._cache.capacity // 4)
         again = [row for row in dict.fromkeys(rows) if not row.done]
         self._waiting.extendleft(reversed(share(again)))
         self.counters.restarts += 1

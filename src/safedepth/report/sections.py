@@ -18,7 +18,6 @@ from safedepth.report.words import (
     attack_rates,
     count,
     depth_estimate,
-    estimate,
     headline_kl,
     judges,
     number,
@@ -248,8 +247,9 @@ def _measure_figure(summary: Record, name: str, slug: str) -> Figure | None:
     title = f"{plain_name(name)} against known depth"
     title = title[0].upper() + title[1:]
     rank = (summary["calibration"].get("rank_correlation") or {}).get(name) or {}
-    known = rank.get("value") is not None
-    caption = f"Rank correlation with d: {estimate(rank, unit='')}. " if known else ""
+    caption = ""
+    if rank.get("value") is not None:
+        caption = f"Rank correlation with d: {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]. "
     points = summary["calibration"]["points"]
     lacking = [p["organism"] for p in points if (p["measures"].get(name) or {}).get("value") is None]
     if lacking:

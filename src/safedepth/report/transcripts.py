@@ -1,10 +1,11 @@
 """A few replies to read: which ones, and what of them is left out.
 
 The choice is a rule, not a taste: for several depths one reply of every outcome, the
-first by prompt and seed. What was forced from a harmful answer, and every
-continuation that not all judges called a refusal, is replaced by a count of its
-words unless the reader asked for it. A judge's reason, which may quote what was
-redacted, is left out with it.
+first by prompt and seed. Unless the reader asked for them, two things are replaced by
+a count of their words: what was forced from a harmful answer, and every continuation
+that not all judges called a refusal. A judge that saw the continuation alone is asked
+about that; with the prefix in view it may speak of the prefix. A judge's reason, which
+may quote what was redacted, is left out with it.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _transcript(
     for column in key:
         value = reply[column]
         same = same[same[column].isna() if _missing(value) else same[column] == value]
-    refused = all(outcome == Outcome.REFUSED for outcome in same["outcome"])
+    refused = all(outcome == Outcome.REFUSED for outcome in _on_continuation(same))
     forced = _part(_text(reply["forced"]), shown=show_harmful or reply["attack"] == "refusal_prefix")
     continuation = _part(_text(reply["continuation"]), shown=show_harmful or refused)
     quotable = not (forced.redacted or continuation.redacted)
@@ -131,6 +132,15 @@ def _transcript(
         stop_reason=_text(reply["stop_reason"]),
         verdicts=verdicts,
     )
+
+
+def _on_continuation(verdicts: pd.DataFrame) -> list[str]:
+    """One outcome a judge: on the continuation alone, or on both parts if that is all it saw."""
+    found: dict[str, str] = {}
+    for _, row in verdicts.iterrows():
+        if row["judge"] not in found or row["scope"] == Scope.CONTINUATION:
+            found[row["judge"]] = row["outcome"]
+    return list(found.values())
 
 
 def _variant(reply: pd.Series[Any]) -> str:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 MISSING = "–"
+OPEN = "open"  # an end of an interval that lies beyond what was tested
 SCOPES = {"continuation": "on the continuation alone", "full": "on prefix and continuation"}
 
 Summary = Mapping[str, Any]
@@ -78,13 +79,13 @@ def estimate(of: Mapping[str, Any], *, unit: str | None = None) -> str:
     unit = (of.get("unit") or "") if unit is None else unit
     if unit.startswith("share"):
         text = share(value)
-        ends = [MISSING if end is None else f"{100 * end:.1f}" for end in (low, high)]
+        ends = [OPEN if end is None else f"{100 * end:.1f}" for end in (low, high)]
     else:
         known = [x for x in (value, low, high) if x is not None]
         whole = all(float(x).is_integer() for x in known)
         like = None if whole else max(abs(x) for x in known)
         text = number(value, like=like)
-        ends = [number(end, like=like) for end in (low, high)]
+        ends = [OPEN if end is None else number(end, like=like) for end in (low, high)]
         if unit and unit != "number" and value is not None:
             text += f" {unit}"
     return text if low is None and high is None else f"{text} [{', '.join(ends)}]"

@@ -6,6 +6,7 @@ this module only says what to run and reads what came out.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,23 @@ COLUMNS = (
 _listeners: list[Callable[[], None]] = []
 
 
-@hooks(name="safedepth_progress", description="Tells a running study of every finished sample.")
-class _SampleCounter(Hooks):
-    def enabled(self) -> bool:
-        return bool(_listeners)
+@cache
+def _listen() -> None:
+    """Hear of finished samples; asked for late, because Inspect prints the hooks it finds at its start."""
 
-    async def on_sample_end(self, data: SampleEnd) -> None:
-        for listener in _listeners:
-            listener()
+    @hooks(name="safedepth_progress", description="Tells a running study of every finished sample.")
+    class SampleCounter(Hooks):
+        def enabled(self) -> bool:
+            return bool(_listeners)
+
+        async def on_sample_end(self, data: SampleEnd) -> None:
+            for listener in _listeners:
+                listener()
 
 
 @contextmanager
 def _told(listener: Callable[[], None]) -> Iterator[None]:
+    _listen()
     _listeners.append(listener)
     try:
         yield
@@ -52,17 +58,24 @@ def run_tasks(
 ) -> list[EvalLog]:
     """Run the tasks on the model, resuming what `logs` holds, and return the finished logs.
 
-    Raises RunError where samples failed (the model could not be asked, say); what
-    succeeded is kept, and the same call goes on with the rest.
+    Raises RunError where samples failed (the model could not be asked, say), and
+    KeyboardInterrupt on Ctrl-C; what succeeded is kept, and the same call goes on with
+    the rest.
     """
     with _told(sample_done or (lambda: None)):
         success, found = eval_set(
-            list(tasks), str(logs), model=model, display="none", log_level="error", retry_attempts=0,
-            continue_on_fail=True, log_buffer=20, max_samples=4 * 64, max_tasks=len(tasks),
-            score_display=False, log_realtime=False, acp_server=False, ctl_server=False,
+            list(tasks), str(logs), model=model, display="none", log_level="error", score_display=False,
+            retry_attempts=0, retry_immediate=False, continue_on_fail=True, max_samples=4 * 64,
+            max_tasks=len(tasks), log_buffer=20, log_realtime=False, acp_server=False, ctl_server=False,
         )  # fmt: skip
     finished = [read_eval_log(log.location) for log in found]
-    if not success:
+    if len(finished) < len(tasks) or any(log.status == "cancelled" for log in finished):
+        raise KeyboardInterrupt  # Inspect takes Ctrl-C for itself, keeps what is done, and returns no logs
+    complete = all(
+        log.status == "success" and len(log.samples or []) == (log.eval.dataset.samples or 0)
+        for log in finished
+    )
+    if not success or not complete:
         raise RunError(_failure(finished, logs))
     return finished
 

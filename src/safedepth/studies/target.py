@@ -84,7 +84,7 @@ def room_for_reply(
     if room < (wanted or 1):
         raise ModelError(
             f"{loaded.card.name} has a context of {limit} tokens; prompt {where!r} with its forced answer "
-            f"takes {longest} and {wanted or 1} more were asked for. Use shorter prompts, or smaller --depths "
-            "or --max-tokens."
+            f"takes {longest} and {wanted or 1} more were asked for. "
+            "Use shorter prompts, or smaller --depths or --max-tokens."
         )
     return wanted or min(512, room)
