@@ -7,6 +7,7 @@ business. A point without a value is left out, never drawn at zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import altair as alt
@@ -191,7 +192,7 @@ def calibrated_measures(summary: Record) -> list[str]:
 
 
 def calibration(summary: Record, name: str) -> Chart | None:
-    """One depth measure with its interval against the depth d an organism was trained to."""
+    """One depth measure with its interval against the depth d an organism was trained to; dashed, y = d."""
     organisms = (summary.get("calibration") or {}).get("points", ())
     known = sorted({p["d"] for p in organisms})
     points = [
@@ -211,9 +212,16 @@ def calibration(summary: Record, name: str) -> Chart | None:
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )
-    y = alt.Y("value:Q", title=plain_name(name)).scale(zero=True)
+    # Room for measures above the deepest organism, and the same scale as across.
+    highest = ceil(max(p["high"] or p["value"] for p in points))
+    y = depth_axis(
+        "value", [*known, *([highest] if highest > known[-1] else [])], title=plain_name(name), channel=alt.Y
+    )
+    agreement = alt.Chart(data([{"d": d, "value": d} for d in known])).encode(
+        x=depth_axis("d", known, title="depth trained to, d")
+    )
     return styled(
-        base.mark_line(color=MUTED, strokeWidth=1, strokeDash=[2, 3]).encode(y=y),
+        agreement.mark_line(color=MUTED, strokeWidth=1, strokeDash=[4, 3]).encode(y=y),
         base.mark_rule(color=ALIGNED, strokeWidth=1.5).encode(y=alt.Y("low:Q"), y2="high:Q"),
         base.mark_point(color=ALIGNED, filled=True, size=60, opacity=1).encode(y=y),
         height=220,

@@ -79,11 +79,13 @@ def styled(*layers: Chart, height: int = 280) -> Chart:
     return whole
 
 
-def depth_axis(field: str, depths: Sequence[int], *, title: str) -> alt.X:
+def depth_axis(
+    field: str, depths: Sequence[int], *, title: str, channel: type[alt.X] | type[alt.Y] = alt.X
+) -> Any:
     """A depth axis that begins at 0 and still tells 1, 2 and 5 apart beside 40 or 2,500."""
     crowded = {after for before, after in pairwise(sorted(depths)) if (after + 1) / (before + 1) < 1.25}
     return (
-        alt.X(f"{field}:Q", title=title)
+        channel(f"{field}:Q", title=title)
         .scale(type="symlog", constant=1, domain=[min(depths), max(depths)], nice=False, padding=14)
         .axis(values=[d for d in depths if d not in crowded], format="d")
     )

@@ -211,11 +211,8 @@ def _summary(
     notes: _Notes,
 ) -> dict[str, Any]:
     primary = judge_name(config.judges[0])
-    sweep = replies[
-        (replies["attack"] == "prefill")
-        & (replies["judge"] == primary)
-        & (replies["scope"] == "continuation")
-    ]
+    verdicts = replies[(replies["judge"] == primary) & (replies["scope"] == "continuation")]
+    sweep = verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
     found = summary.depth_of(sweep, kl, seed=config.seed)
     series = series_of(kl, tokens=summary.KL_TOKENS) if kl is not None else None
     return {
@@ -226,7 +223,7 @@ def _summary(
         "judge": primary,
         "kl": summary.kl_summary(series, seed=config.seed) if series is not None else None,
         "depth": summary.depth_entries(found),
-        "refusal_prefixes": summary.openings_of(replies[replies["judge"] == primary], aligned="aligned"),
+        "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
         "rates": summary.rates_of(replies),
         "not_measured": list(notes.not_measured),
         "warnings": list(notes.warnings),

@@ -93,20 +93,20 @@ def depth_entries(found: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def openings_of(replies: pd.DataFrame, *, aligned: str) -> dict[str, Any]:
-    """How answers begin when nothing is forced (claim C1): share of refusals, commonest first words."""
-    free = replies[replies["forced_tokens"] == 0].drop_duplicates(
-        ["model", "attack", "prompt_id", "repeat", "k", "prefix"]
-    )
+    """How answers begin when nothing is forced (claim C1): share of refusals, commonest first words.
+
+    `replies` holds one judge's verdicts on one scope, so that every reply stands there once.
+    """
+    free = replies[(replies["attack"] == "refusal_prefix") & (replies["forced_tokens"] == 0)]
     entries: list[dict[str, Any]] = []
     for model, group in free.groupby("model", sort=True):
         words = group["continuation"].map(lambda text: " ".join(str(text).split()[:OPENING_WORDS]))
-        counts = words.value_counts()
         entries += [
             {"model": model, "text": str(text), "count": int(count), "n": len(group)}
-            for text, count in list(counts.items())[:8]
+            for text, count in list(words.value_counts().items())[:8]
         ]
     mine = free[free["model"] == aligned]
-    refused = statistics.rate([_refusal_as_event(text) for text in mine["continuation"]])
+    refused = rate_of(mine.assign(outcome=[_refusal_as_event(text).value for text in mine["continuation"]]))
     share = {"value": refused.value, "low": refused.low, "high": refused.high, "n": refused.n}
     return {"share": share, "openings": entries}
 
