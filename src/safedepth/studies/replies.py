@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,9 @@ COLUMNS = (
     "model", "attack", "k", "prefix", "repeat", "prompt_id", "category", "prompt", "forced", "forced_tokens",
     "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
 )  # fmt: skip
+
+FULL_DISK = 2**20
+"""Free bytes below which a failure is put down to the disk: Inspect cannot log that it could not log."""
 
 _listeners: list[Callable[[], None]] = []
 
@@ -81,13 +85,15 @@ def run_tasks(
 
 
 def _failure(logs: Sequence[EvalLog], folder: Path) -> str:
-    failed = [sample for log in logs for sample in log.samples or [] if sample.error is not None]
+    errors = [sample.error for log in logs for sample in log.samples or [] if sample.error is not None]
+    errors += [log.error for log in logs if log.error is not None]
     total = sum(log.eval.dataset.samples or 0 for log in logs)
-    first = failed[0].error.message if failed and failed[0].error else next(
-        (log.error.message for log in logs if log.error), "the evaluation was cancelled"
-    )  # fmt: skip
+    done = sum(sample.error is None for log in logs for sample in log.samples or [])
+    cause = errors[0].message if errors else "Inspect ended the evaluation without an error of its own"
+    if disk_usage(folder).free < FULL_DISK:
+        cause = f"the disk that holds {folder} is full"
     return (
-        f"{len(failed)} of {total} replies could not be had; the first error was: {first}\n"
+        f"{total - done} of {total} replies could not be had: {cause}\n"
         f"What succeeded is kept in {folder}; the same command goes on with the rest."
     )
 
