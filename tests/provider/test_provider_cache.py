@@ -48,7 +48,7 @@ def test_a_slot_holds_what_was_loaded_and_a_new_token_at_the_rows_own_length() -
         assert torch.equal(found, wanted)
 
 
-def test_growing_keeps_what_is_stored_and_reads_zeros_elsewhere() -> None:
+def test_growing_keeps_what_is_stored_and_puts_zeros_behind_it() -> None:
     source = prefilled(1, 4)
     cache = SlotCache(slots=16, capacity=10_000)
     cache.reserve(1, 5, most=90, like=source)
@@ -59,10 +59,33 @@ def test_growing_keeps_what_is_stored_and_reads_zeros_elsewhere() -> None:
         assert cache.shape[1] >= columns
     for found, wanted in zip(stored(cache, 0, 4), expected(source, 0, 4), strict=True):
         assert torch.equal(found, wanted)
-    cache.aim(torch.full((16,), 80), 90)
-    keys, values = cache.update(torch.zeros(16, 2, 1, 3), torch.zeros(16, 2, 1, 5), 1)
-    assert not keys[1:].any()
-    assert not values[1:].any()
+    cache.aim(torch.tensor([80]), 90)
+    for part in cache.update(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 5), 1):
+        assert part[:, :, :4].all()
+        # The token of `stored` was written at 4.
+        assert not part[:, :, 5:].any()
+
+
+@pytest.mark.parametrize("how", ["load", "move"])
+def test_nothing_of_a_slots_last_row_is_left_behind_the_next_one(how: str) -> None:
+    source, broken = prefilled(2, 6), prefilled(2, 6)
+    for pair in attention_layers(broken):
+        assert pair is not None
+        for tensor in pair:
+            tensor.fill_(float("nan"))
+    cache = SlotCache(slots=2, capacity=100)
+    cache.reserve(2, 7, most=7, like=source)
+    cache.load(0, broken, 0, 6)
+    cache.load(1, source, 1, 2)
+    if how == "load":
+        cache.load(0, source, 1, 2)
+    else:
+        cache.move(1, 0, 2)
+    for found, wanted in zip(stored(cache, 0, 2), expected(source, 1, 2), strict=True):
+        assert torch.equal(found, wanted)
+    cache.aim(torch.tensor([6]), 7)
+    for part in cache.update(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 5), 1):
+        assert not part[:, :, 3:].any()
 
 
 def test_growth_is_amortised() -> None:
@@ -103,19 +126,23 @@ def test_a_single_row_may_exceed_the_capacity() -> None:
     assert cache.shape[1] >= 30
 
 
-def test_rows_can_be_moved_wiped_and_all_of_them_released() -> None:
-    source = prefilled(2, 3)
+def test_released_buffers_are_gone() -> None:
     cache = SlotCache(slots=2, capacity=100)
-    cache.reserve(2, 4, most=4, like=source)
-    cache.load(0, source, 0, 3)
-    cache.load(1, source, 1, 3)
-    cache.move(1, 0, 3)
-    for found, wanted in zip(stored(cache, 0, 3), expected(source, 1, 3), strict=True):
-        assert torch.equal(found, wanted)
-    cache.wipe(1)
-    assert not any(part.any() for part in stored(cache, 1, 3))
+    cache.reserve(2, 4, most=4, like=prefilled(2, 3))
+    assert cache.shape == (2, 4)
     cache.release()
     assert cache.shape == (0, 0)
+
+
+@pytest.mark.parametrize(("columns", "read"), [(50, 50), (84, 84), (90, 100), (100, 100)])
+def test_a_buffer_nearly_in_use_is_read_whole(columns: int, read: int) -> None:
+    source = prefilled(1, 2)
+    cache = SlotCache(slots=1, capacity=1000)
+    cache.reserve(1, 100, most=100, like=source)
+    cache.load(0, source, 0, 2)
+    assert cache.aim(torch.tensor([columns - 1]), columns) == read
+    keys, values = cache.update(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 5), 0)
+    assert keys.shape[2] == values.shape[2] == read
 
 
 def test_bytes_per_token_counts_keys_and_values_of_all_layers() -> None:

@@ -3,8 +3,8 @@
 A row starts at column 0 of its slot and writes every new token at its own length, so
 rows of any length share a batch without padding on the left; the caller's mask hides
 the columns beyond a row's end. The buffers grow by a good part where they grow, so that
-the copying is amortised, and hold zeros where nothing was written: a masked NaN would
-still poison an attention sum.
+the copying is amortised. Behind a row's end there are zeros, never what the slot held
+before: a masked NaN would still poison an attention sum.
 
 Knows transformers' cache protocol and nothing of models.
 """
@@ -117,20 +117,14 @@ class SlotCache(Cache):
         """Copy the first `length` columns of row `source` of `prefilled` into slot `row`."""
         pairs = [pair for pair in attention_layers(prefilled) if pair is not None]
         for layer, (keys, values) in zip(self._buffers(), pairs, strict=True):
-            layer.keys[row, :, :length] = keys[source, :, :length]
-            layer.values[row, :, :length] = values[source, :, :length]
+            _fill(layer.keys[row], keys[source], length)
+            _fill(layer.values[row], values[source], length)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot to another."""
         for layer in self._buffers():
-            layer.keys[target, :, :length] = layer.keys[source, :, :length]
-            layer.values[target, :, :length] = layer.values[source, :, :length]
-
-    def wipe(self, row: int) -> None:
-        """Overwrite a slot with zeros, after a row that produced numbers that are not finite."""
-        for layer in self._buffers():
-            layer.keys[row] = 0
-            layer.values[row] = 0
+            _fill(layer.keys[target], layer.keys[source], length)
+            _fill(layer.values[target], layer.values[source], length)
 
     def aim(self, lengths: Tensor, columns: int) -> int:
         """Prepare the next forward, for which row i writes its token at `lengths[i]` [n] < `columns`.
@@ -150,8 +144,16 @@ class SlotCache(Cache):
         return [layer for layer in self.layers if isinstance(layer, SlotLayer)]
 
 
+def _fill(slot: Tensor, tokens: Tensor, length: int) -> None:
+    """Write the first `length` columns of `tokens` [heads, any, width] into a slot, and zeros after them."""
+    slot[:, :length] = tokens[:, :length]
+    slot[:, length:] = 0
+
+
 def _resized(old: Tensor, rows: int, columns: int) -> Tensor:
-    new = old.new_zeros(rows, old.shape[1], columns, old.shape[3])
+    """The same slots in a buffer of another size; slots that were never filled are not read."""
+    new = old.new_empty(rows, old.shape[1], columns, old.shape[3])
     kept = old[:rows, :, :columns]
     new[: kept.shape[0], :, : kept.shape[2]] = kept
+    new[: kept.shape[0], :, kept.shape[2] :] = 0
     return new

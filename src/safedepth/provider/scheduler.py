@@ -78,8 +78,12 @@ class Scheduler:
         return bool(self._waiting or self._ready or self._live)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Queue rows; those that lie inside one another will share a prefill."""
-        self._waiting.extend(share(rows))
+        """Queue rows; those that lie inside one another will share a prefill.
+
+        Short ones go first: rows that run together all pay attention to as many
+        columns as the longest of them has.
+        """
+        self._waiting.extend(sorted(share(rows), key=lambda group: len(group.ids)))
 
     @property
     def resting(self) -> bool:
@@ -223,11 +227,10 @@ class Scheduler:
         slots = [slot for slot, row in enumerate(rows) if row.complete]
         if slots:
             logits = logits if len(slots) == len(rows) else logits[slots]
-            for broken in self._extend([rows[slot] for slot in slots], logits.float()):
-                self._cache.wipe(slots[broken])
+            self._extend([rows[slot] for slot in slots], logits.float())
 
-    def _extend(self, rows: Sequence[Row], logits: Tensor) -> list[int]:
-        """Pick the next token of each row from `logits` [n, V] float32; return the indices of broken rows."""
+    def _extend(self, rows: Sequence[Row], logits: Tensor) -> None:
+        """Pick the next token of each row from `logits` [n, V] float32; rows without numbers fail."""
         settings = [row.job.sampling for row in rows]
         tokens, peaks = choose(logits, settings, [row.key() for row in rows])
         picked = tokens.tolist()
@@ -250,7 +253,6 @@ class Scheduler:
                         "Load the model with dtype=float32 or bfloat16"
                     )
                 )
-        return [i for i, fine in enumerate(finite) if not fine]
 
     def _retire(self) -> None:
         """Drop rows that are done; the last row takes the place of one that leaves."""

@@ -19,6 +19,7 @@ from inspect_ai.model import Model
 
 from safedepth.errors import RunError
 from safedepth.judges.judged import verdicts_of
+from safedepth.provider.api import SafedepthAPI
 
 __all__ = ["COLUMNS", "replies_of", "run_tasks"]
 
@@ -66,11 +67,15 @@ def run_tasks(
     KeyboardInterrupt on Ctrl-C; what succeeded is kept, and the same call goes on with
     the rest.
     """
+    # Inspect's own limit of 20 at first keeps a prompt's depths apart; the engine wants to see them together.
+    together = model.api.max_connections()
+    local = isinstance(model.api, SafedepthAPI)
     with _told(sample_done or (lambda: None)):
         success, found = eval_set(
             list(tasks), str(logs), model=model, display="none", log_level="error", score_display=False,
-            retry_attempts=0, retry_immediate=False, continue_on_fail=True, max_samples=4 * 64,
+            retry_attempts=0, retry_immediate=False, continue_on_fail=True, max_samples=together,
             max_tasks=len(tasks), log_buffer=20, log_realtime=False, acp_server=False, ctl_server=False,
+            max_connections=together if local else None,
         )  # fmt: skip
     finished = [read_eval_log(log.location) for log in found]
     if len(finished) < len(tasks) or any(log.status == "cancelled" for log in finished):
