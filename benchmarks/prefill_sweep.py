@@ -273,7 +273,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=None, help="write the figures to this JSON file")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="a third of the prompts, layers and repeats")
+    args = parser.parse_args()
+    if args.quick:
+        args.prompts, args.layers, args.repeats = (
+            max(1, size // 3) for size in (args.prompts, args.layers, args.repeats)
+        )
+    return args
 
 
 def main() -> None:
