@@ -179,14 +179,9 @@ def _summary(
     series = series_of(kl, tokens=summary.KL_TOKENS)
     sweep = verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
     claims = judge_claims(Evidence(verdicts, series, seed))
-    for claim, by_seed in zip(
-        claims,
-        zip(
-            *(_claim_values(m, primary, s) for m, s in zip(measured, config.seeds, strict=True)), strict=True
-        ),
-        strict=True,
-    ):
-        claim["by_seed"] = list(by_seed)
+    by_seed = [_claim_values(m, primary, s) for m, s in zip(measured, config.seeds, strict=True)]
+    for index, claim in enumerate(claims):
+        claim["by_seed"] = [values[index] for values in by_seed]
     known = {
         d: _stacked([_verdicts(m.known_replies[d], primary) for m in measured], config.seeds)
         for d in KNOWN_DEPTHS
