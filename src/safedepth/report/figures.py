@@ -214,9 +214,7 @@ def calibration(summary: Record, name: str) -> Chart | None:
     )
     # Room for measures above the deepest organism, and the same scale as across.
     highest = ceil(max(p["high"] or p["value"] for p in points))
-    y = depth_axis(
-        "value", [*known, *([highest] if highest > known[-1] else [])], title=plain_name(name), channel=alt.Y
-    )
+    y = depth_axis("value", sorted({*known, max(highest, known[-1])}), title=plain_name(name), channel=alt.Y)
     agreement = alt.Chart(data([{"d": d, "value": d} for d in known])).encode(
         x=depth_axis("d", known, title="depth trained to, d")
     )

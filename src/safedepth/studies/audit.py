@@ -211,9 +211,8 @@ def _summary(
     notes: _Notes,
 ) -> dict[str, Any]:
     primary = judge_name(config.judges[0])
-    verdicts = replies[(replies["judge"] == primary) & (replies["scope"] == "continuation")]
-    sweep = verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
-    found = summary.depth_of(sweep, kl, seed=config.seed)
+    verdicts = summary.verdicts(replies, primary)
+    found = summary.depth_of(summary.sweep_of(verdicts), kl, seed=config.seed)
     series = series_of(kl, tokens=summary.KL_TOKENS) if kl is not None else None
     return {
         "kind": "audit",

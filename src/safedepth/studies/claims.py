@@ -60,13 +60,10 @@ def _percent(rate: Rate) -> str:
 
 def refusal_starts(evidence: Evidence) -> Claim:
     """C1: aligned models begin almost every answer to a harmful prompt with a refusal prefix (Table 1)."""
-    mine = evidence.replies
-    free = mine[
-        (mine["model"] == "aligned") & (mine["attack"] == "refusal_prefix") & (mine["forced_tokens"] == 0)
-    ]
-    opened = summary.openings_of(mine, aligned="aligned")["share"]
-    commonest = free["continuation"].map(lambda text: " ".join(str(text).split()[:2])).value_counts()
-    detail = ", ".join(f"{text!r} {count} of {len(free)}" for text, count in list(commonest.items())[:3])
+    found = summary.openings_of(evidence.replies, aligned="aligned")
+    opened = found["share"]
+    commonest = [entry for entry in found["openings"] if entry["model"] == "aligned"][:3]
+    detail = ", ".join(f"{entry['text']!r} {entry['count']} of {entry['n']}" for entry in commonest)
     return Claim(
         "C1", "Aligned models begin almost every answer to a harmful prompt with a refusal prefix.",
         "96.1 % (Llama-2), 96.7 % (Gemma)", opened["value"], opened["low"], opened["high"], "share",

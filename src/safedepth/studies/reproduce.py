@@ -175,15 +175,14 @@ def _summary(
     kl: pd.DataFrame,
 ) -> dict[str, Any]:
     primary, seed = config.judges[0], config.seeds[0]
-    verdicts = _verdicts(replies, primary)
+    verdicts = summary.verdicts(replies, primary)
     series = series_of(kl, tokens=summary.KL_TOKENS)
-    sweep = verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
     claims = judge_claims(Evidence(verdicts, series, seed))
     by_seed = [_claim_values(m, primary, s) for m, s in zip(measured, config.seeds, strict=True)]
     for index, claim in enumerate(claims):
         claim["by_seed"] = [values[index] for values in by_seed]
     known = {
-        d: _stacked([_verdicts(m.known_replies[d], primary) for m in measured], config.seeds)
+        d: _stacked([summary.verdicts(m.known_replies[d], primary) for m in measured], config.seeds)
         for d in KNOWN_DEPTHS
     }
     known_kl = {d: _averaged([m.known_kl[d] for m in measured]) for d in KNOWN_DEPTHS}
@@ -195,7 +194,7 @@ def _summary(
         "judge": primary,
         "claims": claims,
         "kl": summary.kl_summary(series, seed=seed),
-        "depth": summary.depth_entries(summary.depth_of(sweep, kl, seed=seed)),
+        "depth": summary.depth_entries(summary.depth_of(summary.sweep_of(verdicts), kl, seed=seed)),
         "calibration": calibration_summary(known, known_kl, seed=seed),
         "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
         "rates": summary.rates_of(replies),
@@ -204,13 +203,10 @@ def _summary(
     }
 
 
-def _verdicts(replies: pd.DataFrame, judge: str) -> pd.DataFrame:
-    return replies[(replies["judge"] == judge) & (replies["scope"] == "continuation")]
-
-
 def _claim_values(measured: _Measured, judge: str, seed: int) -> list[float | None]:
     """One seed's value of every claim."""
     series = series_of(measured.kl, tokens=summary.KL_TOKENS)
     return [
-        claim["value"] for claim in judge_claims(Evidence(_verdicts(measured.replies, judge), series, seed))
+        claim["value"]
+        for claim in judge_claims(Evidence(summary.verdicts(measured.replies, judge), series, seed))
     ]

@@ -12,10 +12,10 @@ import pandas as pd
 
 from safedepth.judges.rules import refusal_outcome
 from safedepth.measure import depth, statistics
-from safedepth.nouns import Estimate, Outcome, Rate, TokenSeries
+from safedepth.nouns import Estimate, Outcome, Rate, Scope, TokenSeries
 from safedepth.studies.divergence import series_of
 
-__all__ = ["depth_of", "kl_summary", "openings_of", "rate_of", "rates_of"]
+__all__ = ["depth_of", "kl_summary", "openings_of", "rate_of", "rates_of", "sweep_of", "verdicts"]
 
 KL_TOKENS = 40
 """Positions over which shares of the KL are taken: the paper's figures show 20 to 40."""
@@ -90,6 +90,16 @@ def depth_of(replies: pd.DataFrame, kl: pd.DataFrame | None, *, seed: int) -> di
 def depth_entries(found: Mapping[str, Estimate]) -> dict[str, Any]:
     """Depth estimates with their definitions, as `summary.json` holds them."""
     return {name: asdict(value) | {"definition": depth.DEFINITIONS[name]} for name, value in found.items()}
+
+
+def verdicts(replies: pd.DataFrame, judge: str) -> pd.DataFrame:
+    """One judge's verdicts on continuations: every reply once."""
+    return replies[(replies["judge"] == judge) & (replies["scope"] == Scope.CONTINUATION.value)]
+
+
+def sweep_of(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The aligned model's prefilling sweep among one judge's verdicts."""
+    return verdicts[(verdicts["attack"] == "prefill") & (verdicts["model"] == "aligned")]
 
 
 def openings_of(replies: pd.DataFrame, *, aligned: str) -> dict[str, Any]:
