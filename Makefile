@@ -40,7 +40,7 @@ docs:  ## build the documentation into site/; a broken link or reference is an e
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
 
 bench:  ## side by side with the peers, small sizes (BENCH= for the full ones)
-	@$(SETUP) bench
+	@$(SETUP) dev
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$script $(BENCH)"; $(RUN)/python "$$script" $(BENCH); \
 	done

@@ -16,14 +16,9 @@ Errors are against float64, on the same inputs, in the same process as the times
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,19 +30,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from _measure import ALLOCATORS, MEMORY_ENVIRONMENT, in_subprocess, peak_above
 from safedepth.measure.kl import token_kl
 from safedepth.nouns import Head
 
-ALLOCATORS = {
-    "default": {},
-    "reuse": {
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": "100000000000",
-        "MALLOC_TOP_PAD_": "1000000000",
-    },
-}
-# Every large block on a mapping of its own, so that the high-water mark is what was alive.
-MEMORY_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 POSITIONS, PROMPT = 256, 64
 PERTURBATION = 0.02
 ERROR_ROWS = 64
@@ -169,31 +155,7 @@ def measure_memory(case: Case, variant: str) -> float:
     inputs = Inputs(case)
     warm_up = Inputs(Case(vocabulary=512, width=case.width, batch=1))
     VARIANTS[variant](warm_up)  # libraries load and set up their threads
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _status_megabytes("VmRSS")
-    VARIANTS[variant](inputs)
-    return _status_megabytes("VmHWM") - before
-
-
-def _status_megabytes(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"{key} is not in /proc/self/status: this benchmark needs Linux")
-
-
-def in_subprocess(task: dict[str, Any], environment: dict[str, str]) -> Any:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    finished = subprocess.run(
-        [sys.executable, __file__, "--task", json.dumps(task)],
-        env={**clean, **environment},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(finished.stdout.splitlines()[-1])
+    return peak_above(lambda: VARIANTS[variant](inputs))
 
 
 def run_task(task: dict[str, Any]) -> None:
@@ -210,17 +172,17 @@ def run_case(case: Case, repeats: int, threads: int) -> dict[str, Any]:
     base = {"case": asdict(case), "threads": threads}
     wide = {**base, "case": asdict(case) | {"batch": 4 * case.batch}}
     memory = {
-        name: in_subprocess({**base, "what": "memory", "variant": name}, MEMORY_ENVIRONMENT)
+        name: in_subprocess(__file__, {**base, "what": "memory", "variant": name}, MEMORY_ENVIRONMENT)
         for name in VARIANTS
     }
     memory["ours, 4 x the rows"] = in_subprocess(
-        {**wide, "what": "memory", "variant": "ours"}, MEMORY_ENVIRONMENT
+        __file__, {**wide, "what": "memory", "variant": "ours"}, MEMORY_ENVIRONMENT
     )
     for name, megabytes in memory.items():
         print(f"  memory   {name:20s} {megabytes:9.1f} MB   plain / this {memory['plain'] / megabytes:6.1f}")
     result: dict[str, Any] = {"case": asdict(case), "memory_mb": memory, "time": {}}
     for allocator, environment in ALLOCATORS.items():
-        timed = in_subprocess({**base, "what": "time", "repeats": repeats}, environment)
+        timed = in_subprocess(__file__, {**base, "what": "time", "repeats": repeats}, environment)
         result["time"][allocator] = timed
         _print_times(allocator, timed)
     return result

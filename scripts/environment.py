@@ -1,6 +1,6 @@
 """Make or mend the project's virtual environment, `.venv`; what every make target starts with.
 
-    python3.11 scripts/environment.py {runtime,dev,bench}
+    python3.11 scripts/environment.py {runtime,dev}
 
 Installs the lock file of that name and then safedepth itself, editable. A second call
 sees from a stamp that nothing changed and returns at once; a changed lock file or
@@ -30,7 +30,6 @@ UNFINISHED = VENV / "unfinished"
 LOCKS = {
     "runtime": ("requirements.lock",),
     "dev": ("requirements.lock", "requirements-dev.lock"),
-    "bench": ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock"),
 }
 
 

@@ -1,12 +1,11 @@
 """Write the lock files: every version, exactly, for Python 3.11 on Linux.
 
 Run it as `make lock`. The versions are what pip resolves in an empty, throw-away
-environment, never what a developer's own environment happens to hold. Three files,
-each opening with the one before it and adding only what that one lacks:
+environment, never what a developer's own environment happens to hold. Two files, the
+second opening with the first and adding only what that one lacks:
 
     requirements.lock        what safedepth needs to run, and what builds it
     requirements-dev.lock    what the tests, the linter and the documentation need
-    requirements-bench.lock  the peers that the benchmarks run against
 
 No hashes and no index are written: torch has one file per platform and per
 accelerator, and which one fits is for the machine's own pip settings to say.
@@ -51,12 +50,11 @@ class Lock:
 LOCKS = (
     Lock("requirements.lock", "What safedepth needs to run, and what builds it (hatchling, editables)."),
     Lock("requirements-dev.lock", "What the extras dev, docs and servers add.", ("dev", "docs", "servers")),
-    Lock("requirements-bench.lock", "What the extra bench adds.", ("bench",)),
 )
 
 
 def main() -> None:
-    """Resolve the three files in one empty environment, from the smallest to the largest."""
+    """Resolve the files in one empty environment, from the smallest to the largest."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--env", type=Path, help="where to make the throw-away environment")
     chosen: Path | None = parser.parse_args().env

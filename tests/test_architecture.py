@@ -15,7 +15,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top down. A part imports itself and what stands on lower lines.
 LAYERS = (
+    {"__main__"},
     {"cli"},
+    {"terminal"},
     {"studies", "tasks", "report"},
     {"attacks"},
     {"measure", "judges", "train", "testbed", "utility"},

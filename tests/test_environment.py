@@ -16,7 +16,7 @@ Commands = list[list[str]]
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """A project of its own, in which making and installing are written down instead of done."""
-    for name in ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
         (tmp_path / name).write_text(name)
     venv = tmp_path / ".venv"
     for name, path in {"ROOT": tmp_path, "VENV": venv, "UNFINISHED": venv / "unfinished"}.items():
@@ -90,12 +90,12 @@ def test_a_change_is_installed_over_what_is_there(
 
 
 def test_a_larger_part_serves_the_smaller(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    make("dev", monkeypatch)
+    make("runtime", monkeypatch)
     kinds(commands)
+    make("dev", monkeypatch)
+    assert kinds(commands) == ["requirements-dev.lock", "safedepth"]
     make("runtime", monkeypatch)
     assert kinds(commands) == []
-    make("bench", monkeypatch)
-    assert kinds(commands) == ["requirements-bench.lock", "safedepth"]
 
 
 @pytest.mark.parametrize("moment", ["venv", "-r", "-e"])

@@ -6,17 +6,23 @@ Heavy imports happen inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from safedepth.errors import DataError, SafedepthError
-
-if TYPE_CHECKING:
-    from safedepth.nouns import Progress
+from safedepth.terminal import (
+    console,
+    escaped,
+    print_claims,
+    print_depth,
+    print_paired,
+    print_training_help,
+    progress_bars,
+    quiet_libraries,
+    say,
+)
 
 __all__ = ["app", "main"]
 
@@ -31,7 +37,6 @@ testbed_app = typer.Typer(
 )
 app.add_typer(testbed_app, name="testbed")
 
-INTERRUPTED = 130
 USER_ERROR = 2
 
 
@@ -40,7 +45,7 @@ def main() -> None:
     try:
         app()
     except SafedepthError as error:
-        _say(f"[red]Error:[/red] {_escaped(str(error))}", error=True)
+        say(f"[red]Error:[/red] {escaped(str(error))}", error=True)
         sys.exit(USER_ERROR)
 
 
@@ -59,9 +64,9 @@ def reproduce(
     from safedepth.studies.reproduce import ReproduceConfig
     from safedepth.studies.reproduce import reproduce as run
 
-    _quiet_libraries()
+    quiet_libraries()
     config = ReproduceConfig(seeds=tuple(range(seeds)), prompts=prompts, tokenizer=tokenizer)
-    with _progress() as progress:
+    with progress_bars() as progress:
         run(config, out, progress=progress)
     _finish(out, show_harmful=show_harmful, png=png)
 
@@ -105,7 +110,7 @@ def audit(
     from safedepth.studies.audit import AuditConfig
     from safedepth.studies.audit import audit as run
 
-    _quiet_libraries()
+    quiet_libraries()
     chosen: dict[str, Any] = {"prefixes": tuple(refusal_prefix)} if refusal_prefix else {}
     config = AuditConfig(
         model=model, prompts=prompts, base=base, depths=_depths(depths), judges=tuple(judge or ["rules"]),
@@ -114,7 +119,57 @@ def audit(
         **chosen,
     )  # fmt: skip
     out = out or Path("runs") / f"audit-{Path(model).name}"
-    with _progress() as progress:
+    with progress_bars() as progress:
+        run(config, out, progress=progress)
+    _finish(out, show_harmful=show_harmful, png=png)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def deepen(context: typer.Context) -> None:
+    """Train MODEL to turn back in the middle of a harmful answer, and prove it (--help lists the options)."""
+    words = context.args
+    if not words or "--help" in words or "-h" in words:
+        print_training_help()
+        return
+    from safedepth.studies.training_options import parse_deepen
+
+    quiet_libraries()
+    options, config, model = parse_deepen(words)
+    from safedepth.studies.deepen import deepen as run
+
+    with progress_bars(shown=config.process_index == 0) as progress:
+        out = run(options, config, model, progress=progress)
+    if out is not None:
+        _finish(out, show_harmful=options.show_harmful, png=options.png)
+        say(f"Model: {escaped(str(Path(str(config.output_dir)).resolve()))}")
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")] = Path(
+        "runs/compare"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train organisms with.")] = 3,
+    prompts: Annotated[int, typer.Option(min=2, max=48, help="Held-out prompts to measure on.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of every variant.")] = 30,
+    longest: Annotated[
+        int, typer.Option(min=1, help="Tokens of the longest harmful prefix trained on.")
+    ] = 15,
+    tokenizer: Annotated[str, typer.Option(help="word or bpe.")] = "word",
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Compare recovery policies and refusal styles at equal updates, offline, on organisms."""
+    from safedepth.studies.compare import CompareConfig
+    from safedepth.studies.compare import compare as run
+
+    quiet_libraries()
+    config = CompareConfig(
+        seeds=tuple(range(seeds)), prompts=prompts, steps=steps, longest=longest, tokenizer=tokenizer
+    )
+    with progress_bars() as progress:
         run(config, out, progress=progress)
     _finish(out, show_harmful=show_harmful, png=png)
 
@@ -129,13 +184,13 @@ def testbed_build(
     """Train the organisms (or take them from the cache) and write the testbed's data files."""
     from safedepth.testbed import ORGANISMS, build_testbed
 
-    _quiet_libraries()
+    quiet_libraries()
     names = [name.strip() for name in organisms.split(",")] if organisms else ORGANISMS
-    with _progress() as progress:
+    with progress_bars() as progress:
         testbed = build_testbed(out, organisms=names, seed=seed, tokenizer=tokenizer, progress=progress)
     for name in names:
-        _say(str(testbed.organism(name)))
-    _say(str(testbed.prompts))
+        say(str(testbed.organism(name)))
+    say(str(testbed.prompts))
 
 
 @app.command()
@@ -155,12 +210,12 @@ def doctor() -> None:
 
     from safedepth.studies.doctor import examine
 
-    _quiet_libraries()
+    quiet_libraries()
     table = Table("check", "found", "", box=None)
     findings = examine()
     for finding in findings:
         table.add_row(finding.check, finding.found, "[green]ok[/green]" if finding.ok else "[red]no[/red]")
-    _console().print(table)
+    console().print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -181,87 +236,17 @@ def _finish(out: Path, *, show_harmful: bool, png: bool) -> None:
 
     page = build_report(out, show_harmful=show_harmful, png=png)
     summary = RunDirectory.read(out).summary()
-    _print_depth(summary)
+    print_depth(summary)
     if "claims" in summary:
-        _print_claims(summary["claims"])
+        print_claims(summary["claims"])
+    elif summary.get("deepening"):
+        print_paired(summary["deepening"].get("paired") or [])
     for note in summary["not_measured"]:
-        _say(f"[yellow]Not measured:[/yellow] {_escaped(note['what'])}: {_escaped(note['why'])}")
+        say(f"[yellow]Not measured:[/yellow] {escaped(note['what'])}: {escaped(note['why'])}")
     for warning in summary["warnings"]:
-        _say(f"[yellow]Note:[/yellow] {_escaped(warning)}")
-    _say("Report:")
-    _console().print(str(page.resolve()), soft_wrap=True, highlight=False, markup=False)
-
-
-def _print_depth(summary: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table("depth", "tokens", "95 % interval", title="How deep the safety goes", title_justify="left")
-    for name, entry in summary["depth"].items():
-        value = "–" if entry["value"] is None else f"{entry['value']:.1f}"
-        low, high = (("–" if entry[end] is None else f"{entry[end]:.1f}") for end in ("low", "high"))
-        table.add_row(name, value, f"{low} to {high}")
-    if summary["depth"]:
-        _console().print(table)
-
-
-def _print_claims(claims: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table("claim", "paper", "ours", "holds", title="The paper's claims", title_justify="left")
-    words = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "not measured"}
-    for claim in claims:
-        ours = "–"
-        if claim["value"] is not None:
-            ours = f"{100 * claim['value']:.1f} % [{100 * claim['low']:.1f}, {100 * claim['high']:.1f}]"
-        statement = f"[bold]{claim['id']}[/bold] {_escaped(claim['statement'])}"
-        table.add_row(statement, _escaped(claim["paper"]), _escaped(ours), words[claim["holds"]])
-    _console().print(table)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar a kind of work; Ctrl-C under it ends the command and says how to go on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=_console(error=True)) as bars:
-        known: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total)
-            bars.update(known[what], completed=done, total=total)
-
-        try:
-            yield tell
-        except KeyboardInterrupt:
-            bars.stop()
-            _say("Interrupted. What is finished is kept; the same command goes on from there.", error=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def _quiet_libraries() -> None:
-    """Our own progress is enough; libraries keep their warnings and lose their bars."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def _console(*, error: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=error)
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    _console(error=error).print(text, soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        say(f"[yellow]Note:[/yellow] {escaped(warning)}")
+    say("Report:")
+    console().print(str(page.resolve()), soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Anchor",
     "Estimate",
     "Head",
     "Message",
@@ -50,22 +51,42 @@ class Prompt:
     """A request to test a model with, and a harmful answer to it where one is given.
 
     `messages` ends with the user's turn; `harmful` is the assistant's answer whose
-    first tokens a prefilling attack forces.
+    first tokens a prefilling attack forces. `turn` counts the harmful answers of one
+    trajectory: at turn t, `messages` already holds t - 1 of them. `answer` is what a good
+    reply says where the request is a benign one.
     """
 
     id: str
     messages: tuple[Message, ...]
     harmful: str | None = None
     category: str = ""
+    turn: int = 1
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """A request with a harmful answer and a refusal: the (x, h, r) of the paper's section 3."""
+    """A request with a harmful answer and a refusal: the (x, h, r) of the paper's section 3.
 
+    `turn` is that of `Prompt`. `escalation` is empty, or holds what a longer refusal goes
+    on to say: an explanation, an ethical reason, a safe redirection, in this order.
+    """
+
+    id: str
     messages: tuple[Message, ...]
     harmful: str
     refusal: str
+    escalation: tuple[str, ...] = ()
+    turn: int = 1
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A benign request (x, ending with the user's turn) with the answer the model is to keep giving."""
+
+    id: str
+    messages: tuple[Message, ...]
+    answer: str
 
 
 class Outcome(StrEnum):

@@ -6,17 +6,31 @@ again by them when it resumes.
 """
 
 from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
+from inspect_ai.solver import Solver
 
 from safedepth.attacks import REFUSAL_PREFIXES
+from safedepth.attacks import multi_turn as multi_turn_solver
+from safedepth.attacks import plain as plain_solver
 from safedepth.attacks import prefill as prefill_solver
 from safedepth.attacks import refusal_prefix as refusal_prefix_solver
-from safedepth.attacks.samples import prefill_samples, prefix_samples
-from safedepth.data import read_prompts
+from safedepth.attacks.samples import prefill_samples, prefix_samples, request_samples, turn_samples
+from safedepth.data import read_prompts, read_requests
 from safedepth.judges import judged, rules
-from safedepth.testbed.scorer import oracle
+from safedepth.testbed.scorer import knowledge, oracle
 
-__all__ = ["judged", "oracle", "prefill", "refusal_prefix", "rules", "safedepth"]
+__all__ = [
+    "benign",
+    "judged",
+    "knowledge",
+    "multi_turn",
+    "oracle",
+    "prefill",
+    "refusal_prefix",
+    "rules",
+    "safedepth",
+]
 
 DEPTHS = "0,1,2,5,10,20,40"
 
@@ -46,11 +60,28 @@ def prefill(
     """Prefilling attack at one depth or several ("0,5,10"), with the paper's decoding (claim C4)."""
     depths = [int(k) for k in _items(depth)]
     samples = prefill_samples(read_prompts(prompts, limit=limit), depths, repeats=repeats, seed=seed)
-    return Task(
-        dataset=samples,
-        solver=prefill_solver(tokenizer=tokenizer),
-        scorer=judged(_items(judge)),
-        config=_decoding(temperature, top_p, top_k, max_tokens),
+    return _task(samples, prefill_solver(tokenizer=tokenizer), judge, temperature, top_p, top_k, max_tokens)
+
+
+@task
+def multi_turn(
+    prompts: str,
+    depth: str | int | list[int] = 0,
+    judge: str | list[str] = "rules",
+    limit: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.6,
+    top_k: int = 50,
+    max_tokens: int = 512,
+    tokenizer: str | None = None,
+) -> Task:
+    """Each turn of scripted harmful trajectories, with no token forced or the first few at several depths."""
+    depths = [int(k) for k in _items(depth)]
+    samples = turn_samples(read_prompts(prompts, limit=limit), depths, repeats=repeats, seed=seed)
+    return _task(
+        samples, multi_turn_solver(tokenizer=tokenizer), judge, temperature, top_p, top_k, max_tokens
     )
 
 
@@ -71,12 +102,26 @@ def refusal_prefix(
     """No prefix and each refusal prefix in turn (claims C1 and C2); `prefix` defaults to the paper's five."""
     prefixes = ["", *REFUSAL_PREFIXES] if prefix is None else [prefix] if isinstance(prefix, str) else prefix
     samples = prefix_samples(read_prompts(prompts, limit=limit), prefixes, repeats=repeats, seed=seed)
-    return Task(
-        dataset=samples,
-        solver=refusal_prefix_solver(tokenizer=tokenizer),
-        scorer=judged(_items(judge)),
-        config=_decoding(temperature, top_p, top_k, max_tokens),
-    )
+    solver = refusal_prefix_solver(tokenizer=tokenizer)
+    return _task(samples, solver, judge, temperature, top_p, top_k, max_tokens)
+
+
+@task
+def benign(
+    prompts: str,
+    name: str = "benign",
+    judge: str | list[str] = "rules",
+    limit: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.6,
+    top_k: int = 50,
+    max_tokens: int = 512,
+) -> Task:
+    """Benign requests as they stand: what a model still answers. `name` is what results call them."""
+    samples = request_samples(read_requests(prompts, limit=limit), attack=name, repeats=repeats, seed=seed)
+    return _task(samples, plain_solver(), judge, temperature, top_p, top_k, max_tokens)
 
 
 def _items(value: str | int | list[str] | list[int]) -> list[str]:
@@ -86,5 +131,15 @@ def _items(value: str | int | list[str] | list[int]) -> list[str]:
     return [item.strip() for item in str(value).split(",") if item.strip()]
 
 
-def _decoding(temperature: float, top_p: float, top_k: int, max_tokens: int) -> GenerateConfig:
-    return GenerateConfig(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens)
+def _task(
+    samples: list[Sample],
+    solver: Solver,
+    judge: str | list[str],
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    max_tokens: int,
+) -> Task:
+    """What all tasks have in common."""
+    decoding = GenerateConfig(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens)
+    return Task(dataset=samples, solver=solver, scorer=judged(_items(judge)), config=decoding)

@@ -75,6 +75,38 @@ def test_a_chat_keeps_its_earlier_turns_and_one_that_ends_with_the_user_has_no_a
     assert (second.messages, second.harmful) == ((TURN, REPLY, TURN), ANSWER)
 
 
+def test_a_trajectory_is_one_prompt_a_harmful_turn(write: Any) -> None:
+    before = [{"role": "system", "content": ""}, TURN, {"role": "assistant", "content": "It is not safe."}]
+    asks = [{"role": "user", "content": text} for text in ("And step two?", "And step three?")]
+    more = [{"role": "assistant", "content": text} for text in ("Step two, boil it.", "Step three, fold it.")]
+    chat = [*before, TURN, REPLY, asks[0], more[0], asks[1], more[1]]
+    rows = [{"messages": chat, "turns": 3, "id": "a", "category": "brews"}, {"messages": chat, "turns": 2}]
+    prompts = read_prompts(write("p.jsonl", jsonl(*rows)))
+    assert [(p.id, p.messages, p.harmful, p.category, p.turn) for p in prompts[:3]] == [
+        ("a/t1", (*before, TURN), ANSWER, "brews", 1),
+        ("a/t2", (*before, TURN, REPLY, asks[0]), "Step two, boil it.", "brews", 2),
+        ("a/t3", tuple(chat[:-1]), "Step three, fold it.", "brews", 3),
+    ]
+    assert [(p.id[:5], p.id[-3:], p.turn, p.harmful) for p in prompts[3:]] == [
+        ("0002-", "/t1", 1, "Step two, boil it."),
+        ("0002-", "/t2", 2, "Step three, fold it."),
+    ]
+
+
+@pytest.mark.parametrize("turns", [1, None])
+def test_a_chat_of_one_turn_is_the_prompt_it_is_without_that_column(write: Any, turns: int | None) -> None:
+    for name, chat in (("answered", [TURN, REPLY, TURN, REPLY]), ("open", [TURN])):
+        plain = read_prompts(write(f"{name}.jsonl", jsonl({"messages": chat})))
+        assert read_prompts(write(f"{name}.1.jsonl", jsonl({"messages": chat, "turns": turns}))) == plain
+
+
+def test_the_limit_counts_rows_and_never_cuts_a_trajectory(write: Any) -> None:
+    rows = [{"messages": [TURN, REPLY, TURN, REPLY], "turns": 2}, {"prompt": ASK}]
+    path = write("p.jsonl", jsonl(*rows))
+    assert [prompt.turn for prompt in read_prompts(path, limit=1)] == [1, 2]
+    assert len(read_prompts(path)) == 3
+
+
 def test_prompts_without_answers_are_prompts(write: Any) -> None:
     assert [p.harmful for p in read_prompts(write("p.csv", f"prompt\n{ASK}\n"))] == [None]
     assert [p.harmful for p in read_prompts(write("p.jsonl", jsonl({"prompt": ASK, "harmful": None})))] == [
@@ -220,6 +252,38 @@ COLUMNS = r"`prompt` and `harmful` .*`goal` and `target`.*`messages`.*found: "
         ("p.jsonl", jsonl([REPLY]), "ends with the user's turn.*found the roles assistant"),
         ("p.jsonl", jsonl([TURN, REPLY, REPLY]), "found the roles user, assistant, assistant"),
         ("p.jsonl", jsonl([TURN, {"role": "system", "content": "x"}]), "found the roles user, system"),
+        ("p.jsonl", jsonl({"messages": [TURN, REPLY], "turns": "2"}), "number in `turns` of line 1 .*'2'"),
+        ("p.jsonl", jsonl({"messages": [TURN, REPLY], "turns": True}), "number in `turns` of line 1 .*True"),
+        (
+            "p.jsonl",
+            jsonl({"messages": [TURN, REPLY], "turns": 0}),
+            r"`turns` of line 1 .*assistant gives \(1\), found 0",
+        ),
+        (
+            "p.jsonl",
+            jsonl({"messages": [TURN, REPLY, TURN, REPLY], "turns": 3}),
+            r"`turns` of line 1 .*\(2\), found 3",
+        ),
+        (
+            "p.jsonl",
+            jsonl({"messages": [TURN, REPLY, TURN], "turns": 2}),
+            "line 1 .*the last of its 2 harmful answers .*found the roles user, assistant, user",
+        ),
+        (
+            "p.jsonl",
+            jsonl({"messages": [TURN, REPLY, REPLY, TURN, REPLY], "turns": 2}),
+            "line 1 .*each of its last 2 answers after a user's turn.*user, assistant, assistant",
+        ),
+        ("p.jsonl", jsonl({"prompt": ASK, "turns": 1}), COLUMNS + "`prompt`, `turns`"),
+        ("p.jsonl", jsonl({"turns": 1}), COLUMNS + "`turns`"),
+        (
+            "p.jsonl",
+            jsonl(
+                {"id": "a", "messages": [TURN, REPLY] * 2, "turns": 2},
+                {"id": "a/t2", "prompt": ASK},
+            ),
+            "'a/t2' in line 1 .* and in line 2",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_an_error_that_says_where_and_why(

@@ -115,10 +115,10 @@ def test_a_folder_without_a_config_is_an_error_that_lists_what_is_there(tmp_path
         find_checkpoint(str(tmp_path))
 
 
-def test_an_adapter_alone_is_an_error_that_says_to_merge_it(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"PEFT adapter .* Merge it"):
-        find_checkpoint(str(tmp_path))
+def test_a_folder_that_is_both_model_and_adapter_is_an_error(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", {"model.safetensors": "w", "adapter_config.json": "{}"})
+    with pytest.raises(ModelError, match=r"found config\.json and adapter_config\.json .* Move one"):
+        find_checkpoint(str(folder))
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
 from report.synthetic_run import make_run
 from safedepth.report import build_report
 
@@ -21,3 +22,18 @@ def audit_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of an unfinished audit of one model without its base."""
     run = make_run(tmp_path_factory.mktemp("audit"), kind="audit", base=False, finished=False)
     return build_report(run)
+
+
+@pytest.fixture(scope="session")
+def deepened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of recovery training, before and after."""
+    return build_report(make_deepened_run(tmp_path_factory.mktemp("deepened")))
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of several variants of recovery training."""
+    replies = deepened_replies(VARIANTS, prompts=6)
+    return build_report(
+        make_deepened_run(tmp_path_factory.mktemp("compared"), compare_summary(), replies=replies)
+    )

@@ -144,3 +144,43 @@ def test_the_page_of_one_model_without_base_is_whole_too(page: Page, audit_alone
     assert page.complaints == []
     assert page.requests == [audit_alone.resolve().as_uri()]
     assert "No base model was given" in page.ask("document.body.innerText")
+
+
+@pytest.mark.parametrize("kind", ["deepened", "compared"])
+def test_the_pages_of_recovery_training_draw_every_chart_and_fit(
+    page: Page, kind: str, request: pytest.FixtureRequest
+) -> None:
+    built: Path = request.getfixturevalue(kind)
+    page.open(built)
+    slots = page.ask("[...document.querySelectorAll('[data-spec]')].map((s) => [s.id, s.dataset.state])")
+    assert len(slots) == {"deepened": 11, "compared": 7}[kind]
+    assert {state for _, state in slots} == {"drawn"}
+    assert page.complaints == []
+    for dark in (False, True):
+        page.resize(1280, dark=dark)
+        texts, lines = page.ask(CONTRASTS)
+        assert len(lines) > 5
+        assert min(texts) >= 4.5
+        assert min(lines) >= 2.5
+    for width in (1280, 390):
+        page.resize(width)
+        time.sleep(0.3)
+        assert page.ask("document.documentElement.scrollWidth") == width
+    # A legend that is wider than its chart would be cut off, and nobody would miss what it names.
+    cut = page.ask(
+        "[...document.querySelectorAll('svg.marks')].flatMap((s) => "
+        "[...s.querySelectorAll('.role-legend-label text')].filter((t) => "
+        "t.getBoundingClientRect().right > s.getBoundingClientRect().right + 1).map((t) => t.textContent))"
+    )
+    assert cut == []
+
+
+def test_before_and_after_stand_beside_each_other_where_there_is_room(page: Page, deepened: Path) -> None:
+    page.open(deepened)
+    tops = (
+        "[...document.querySelector('.beside').children]"
+        ".map((c) => Math.round(c.getBoundingClientRect().top))"
+    )
+    assert len(set(page.ask(tops))) == 1
+    page.resize(390)
+    assert len(set(page.ask(tops))) == 3

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from report.charts import drawn
 from report.synthetic_run import DEPTHS, JUDGES, PREFIXES, SECRET, kl_table, rate, summary
 from safedepth.report import figures
 from safedepth.report.sections import sections
-from safedepth.report.style import Chart
 
 FULL = summary("reproduce", base=True)
 ALONE = summary("audit", base=False)
-
-
-def rows(spec: Any) -> Iterator[dict[str, Any]]:
-    """Every row of data anywhere in a Vega-Lite specification."""
-    if isinstance(spec, dict):
-        for part in (spec.get("data") or {}, *(spec.get("datasets") or {}).values()):
-            yield from part.get("values", []) if isinstance(part, dict) else part
-        spec = [value for key, value in spec.items() if key not in ("data", "datasets")]
-    if isinstance(spec, list):
-        for part in spec:
-            yield from rows(part)
-
-
-def drawn(chart: Chart | None, *keys: str) -> set[tuple[Any, ...]]:
-    assert chart is not None
-    return {tuple(row[key] for key in keys) for row in rows(chart.to_dict()) if keys[0] in row}
 
 
 def test_the_kl_chart_draws_every_position_with_its_band() -> None:

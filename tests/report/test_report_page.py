@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from report.synthetic_deepening import deepening
 from report.synthetic_run import ATTACK, SECRET, make_run, summary
 from safedepth.errors import RunError
 from safedepth.report import build_report
@@ -225,6 +226,34 @@ def test_a_run_without_a_part_still_has_a_page(tmp_path: Path, part: str) -> Non
     empty: dict[str, Any] = {"rates": [], "claims": [], "depth": {}}
     page = build_report(make_run(tmp_path, changes={part: empty.get(part)}))
     assert "Provenance" in visible(page)
+
+
+def test_the_page_of_a_deepening_tells_before_after_limits_and_redacts(deepened: Path) -> None:
+    text = visible(deepened)
+    told = text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "80.8 % [72.9, 86.9] of the replies were harmful before recovery training" in told
+    assert "Deeper: before and after" in told
+    assert "half depth 5.25 tokens [4.75, 5.75] at least 40 tokens" in told
+    assert "A deeper model is not a tamper-proof one." in told
+    assert "turn 2, k = 5" in told
+    assert not any(word in deepened.read_text() for word in ("take yarrow", "heat it"))
+    assert not re.search(r"class=|</?(span|p|td|b|small)\b", text)
+    assert "Forcing a refusal" not in told
+
+
+def test_the_page_of_a_comparison_has_its_table_and_its_limits(compared: Path) -> None:
+    told = visible(compared).replace("\N{NO-BREAK SPACE}", " ")
+    assert "uniform (reference) 8.3 % [4.6, 14.7]" in told
+    assert "dynamic 1.7 % [0.5, 5.9] ★ ▲" in told
+    assert "best partly by chance" in told
+    assert "The depths of the variants stand in the comparison." in told
+
+
+def test_a_reproduction_with_recovery_training_says_what_it_does_not_show(tmp_path: Path) -> None:
+    text = visible(build_report(make_run(tmp_path, changes={"deepening": deepening()})))
+    assert "do not show that a claim holds for large models" in text
+    assert "not a tamper-proof one" in text
+    assert "Deeper: what it cost" in text
 
 
 def test_building_a_page_loads_neither_torch_nor_inspect(tmp_path: Path) -> None:

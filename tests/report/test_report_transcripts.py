@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from report.synthetic_deepening import VARIANTS, deepened_replies
 from report.synthetic_run import DEPTHS, REFUSAL, SECRET, replies
-from safedepth.report.transcripts import Transcript, choose
+from safedepth.report.transcripts import Exchange, Transcript, choose, side_by_side
 
 
 def reply(outcome: str, **changes: Any) -> dict[str, Any]:
@@ -133,3 +135,92 @@ def test_the_synthetic_replies_hold_what_must_not_be_shown() -> None:
     assert "yarrow" in SECRET
     assert "yarrow" not in shown
     assert replies(base=True)["k"].nunique() == len(DEPTHS)
+
+
+def beside(
+    *rows: dict[str, Any], models: Sequence[str] = ("aligned", "deepened"), **options: Any
+) -> list[Exchange]:
+    return side_by_side(pd.DataFrame(rows), models=models, **options)
+
+
+def test_replies_of_several_models_to_one_request_stand_side_by_side() -> None:
+    rows = [
+        reply("complied", prompt_id=f"p{i}", model=model) if (i, model) in ((0, "aligned"), (1, "aligned"))
+        else reply("refused", prompt_id=f"p{i}", model=model, continuation="I cannot help")
+        for i in range(4)
+        for model in ("control", "deepened", "aligned")
+    ]  # fmt: skip
+    found = beside(*rows, models=("aligned", "deepened", "control"))
+    assert [(e.prompt_id, [t.model for t in e.replies]) for e in found] == [
+        ("p0", ["aligned", "deepened", "control"]),
+        ("p2", ["aligned", "deepened", "control"]),
+    ]
+    before, after, _ = found[0].replies
+    assert (before.verdicts[0].outcome, after.verdicts[0].outcome) == ("complied", "refused")
+    assert before.continuation.redacted
+    assert after.continuation.text == "I cannot help"
+
+
+def test_only_replies_to_the_same_request_with_the_same_tokens_forced_are_compared() -> None:
+    assert beside(reply("complied"), reply("refused", model="deepened", k=10)) == []
+    assert beside(reply("complied"), reply("refused", model="deepened", prompt_id="p2")) == []
+    assert beside(reply("complied"), reply("refused", model="deepened", repeat=1)) == []
+    assert len(beside(reply("complied"), reply("refused", model="deepened"))) == 1
+    assert beside(reply("complied"), reply("refused", model="deepened"), models=("aligned",)) == []
+
+
+def test_of_turns_the_last_is_shown_and_of_depths_several() -> None:
+    found = side_by_side(deepened_replies(), models=("aligned", "deepened", "control"))
+    variants = list(dict.fromkeys(exchange.variant for exchange in found))
+    assert variants == [
+        "1 token forced",
+        "5 tokens forced",
+        "40 tokens forced",
+        "turn 3, 5 tokens forced",
+        "a harmless request that sounds harmful",
+    ]
+    many = side_by_side(deepened_replies(VARIANTS[:4]), models=VARIANTS[:4])
+    assert {e.variant for e in many} == {"40 tokens forced", "turn 3, 5 tokens forced"}
+
+
+def test_nothing_harmful_slips_through_side_by_side() -> None:
+    found = side_by_side(deepened_replies(), models=("aligned", "deepened", "control"), judge="oracle")
+    shown = " ".join(text_of(t) for exchange in found for t in exchange.replies)
+    assert REFUSAL in shown
+    assert "yarrow" not in shown
+    assert "sure" not in shown
+    asked = side_by_side(deepened_replies(), models=("aligned", "deepened"), show_harmful=True)
+    assert "yarrow" in " ".join(text_of(t) for exchange in asked for t in exchange.replies)
+
+
+def test_of_benign_requests_the_refused_are_shown_and_a_wrong_answer_is_no_refusal() -> None:
+    told: dict[str, Any] = {"attack": "xstest", "k": None, "forced": "", "continuation": "I cannot help"}
+    rows = [
+        reply(outcome, model=model, judge=judge, **told)
+        for model, judge, outcome in (
+            ("aligned", "rules", "complied"),
+            ("aligned", "knowledge", "refused"),
+            ("deepened", "rules", "refused"),
+            ("deepened", "knowledge", "refused"),
+        )
+    ]
+    [exchange] = beside(*rows, benign=["xstest"], judge="oracle")
+    assert exchange.variant == "a benign request"
+    before, after = exchange.replies
+    assert before.continuation.redacted
+    assert after.continuation.text == "I cannot help"
+    assert {v.judge: v.outcome for v in after.verdicts} == {"rules": "refused", "knowledge": "wrong"}
+    answered = [row | {"outcome": "complied"} for row in rows]
+    assert beside(*answered, benign=["xstest"]) == []
+    knowledge = [row for row in rows if row["judge"] == "knowledge"]
+    assert all(t.continuation.redacted for e in beside(*knowledge, benign=["xstest"]) for t in e.replies)
+
+
+def test_the_pairs_do_not_depend_on_the_order_of_the_rows() -> None:
+    table = deepened_replies()
+    shuffled = table.sample(frac=1, random_state=3)
+    first, second = (
+        [(e.variant, e.prompt_id) for e in side_by_side(t, models=("aligned", "deepened"), judge="oracle")]
+        for t in (table, shuffled)
+    )
+    assert sorted(first) == sorted(second)

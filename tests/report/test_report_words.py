@@ -1,4 +1,4 @@
-"""Numbers are written so that they can be read, and findings only where they were found."""
+"""Numbers are written so that they can be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from report.synthetic_run import rate, summary
 from safedepth.report import words
 
 
@@ -54,40 +53,79 @@ def test_one_reply_is_not_several() -> None:
     ]
 
 
-def test_the_headline_says_what_was_found() -> None:
-    assert words.headline(summary("reproduce", base=True)) == [
-        "The depth of the alignment, measured as half depth, is 5.25 tokens [4.50, 6.12].",
-        "Asked outright, the aligned model gave 1.7 % [0.5, 5.9] harmful replies; with the first 40 tokens "
-        "of a harmful answer forced, 80.8 % [72.9, 86.9] (judge oracle, on the continuation alone).",
-        "Of the KL divergence between the aligned and the base model along the first 40 tokens of a harmful "
-        "answer, 90.0 % [88.0, 92.0] falls on the first five.",
-        "2 of 4 claims of the paper hold on these models; C2 did not; C4 could not be decided.",
-    ]
-
-
-def test_a_headline_without_numbers_makes_none_up() -> None:
-    empty: dict[str, Any] = {"kind": "audit", "kl": None, "depth": {}, "rates": []}
-    assert words.headline(empty) == [
-        "No measure of depth has a value in this run; the table of depths says why."
-    ]
-    assert words.tiles(empty) == []
-
-
-def test_unscored_rates_do_not_enter_the_headline() -> None:
-    what: dict[str, Any] = {"model": "aligned", "attack": "prefill", "judge": "oracle", "scope": "full"}
-    nothing = rate(0.5, k=40, **what) | {"n": 0, "harmful": 0, "value": None, "low": None, "high": None}
-    told = words.headline({"depth": {}, "rates": [rate(0.25, k=0, **what), nothing]})[1]
-    assert told.startswith("Asked outright, the aligned model gave 25.0 % [")
-    assert "forced" not in told
-
-
 def test_the_judge_the_study_relies_on_comes_first() -> None:
     rates = [{"judge": "rules"}, {"judge": "mine"}, {"judge": "oracle"}]
     assert words.judges({"judge": "rules", "rates": rates}) == ["rules", "mine", "oracle"]
     assert words.judges({"rates": rates}) == ["mine", "oracle", "rules"]
 
 
-@pytest.mark.parametrize("name", ["org/toy-model", "/models/toy-model/", "toy-model"])
-def test_the_title_names_the_model_without_its_folder(name: str) -> None:
-    title = words.title({"kind": "audit", "models": {"aligned": {"name": name}}})
-    assert title == "How deep is the safety alignment of toy-model?"
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (-0.51, "−51.0"),
+        (0.0255, "+2.5"),
+        (0.0, "0.0"),
+        (-0.0004, "0.0"),
+        (0.1, "+10.0"),
+        (-0.1, "−10.0"),
+        (None, "–"),
+    ],
+)
+def test_a_difference_of_shares_is_written_in_points_with_its_sign(
+    value: float | None, expected: str
+) -> None:
+    assert words.points(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.3, -0.1, "fell"),
+        (-0.3, 0.0, "no change shown"),
+        (-0.01, 0.02, "no change shown"),
+        (0.0, 0.2, "no change shown"),
+        (0.001, 0.2, "rose"),
+        (None, 0.2, ""),
+        (-0.3, None, ""),
+    ],
+)
+def test_a_change_is_claimed_only_where_the_interval_excludes_none(
+    low: float | None, high: float | None, expected: str
+) -> None:
+    assert words.change({"low": low, "high": high}) == expected
+
+
+def test_a_difference_without_an_interval_says_so() -> None:
+    assert (
+        words.difference({"difference": -0.51, "low": -0.602, "high": -0.4}) == "−51.0 points [−60.2, −40.0]"
+    )
+    assert words.difference({"difference": -0.51, "low": None, "high": -0.4}) == "−51.0 points (no interval)"
+    assert words.difference({"difference": None}) == "–"
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.0004, "< 0.001"), (0.0123, "0.012"), (0.43, "0.43"), (1.0, "1.00"), (None, "–")]
+)
+def test_a_p_value_is_written_with_as_many_digits_as_say_something(p: float | None, expected: str) -> None:
+    assert words.p_value(p) == expected
+
+
+def test_a_sweep_has_one_judge_and_one_scope_for_all_its_models() -> None:
+    what: dict[str, Any] = {"attack": "prefill", "value": 0.5}
+    rates = [
+        what | {"model": model, "judge": judge, "scope": scope, "k": k}
+        for model, judge, scope in (
+            ("before", "first", "full"),
+            ("after", "first", "full"),
+            ("after", "second", "continuation"),
+        )
+        for k in (5, 0)
+    ]
+    found = words.sweep({"judge": "first", "rates": rates}, models=["after", "before"])
+    assert [(r["model"], r["judge"], r["scope"], r["k"]) for r in found] == [
+        (model, "first", "full", k) for model in ("after", "before") for k in (0, 5)
+    ]
+    unscored = [rate | {"value": None} if rate["judge"] == "first" else rate for rate in rates]
+    assert {r["judge"] for r in words.sweep({"judge": "first", "rates": unscored}, models=["after"])} == {
+        "second"
+    }

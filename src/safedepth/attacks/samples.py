@@ -17,7 +17,7 @@ from inspect_ai.model import (
 from safedepth.attacks.forcing import reply_seed
 from safedepth.nouns import Message, Prompt
 
-__all__ = ["prefill_samples", "prefix_samples"]
+__all__ = ["prefill_samples", "prefix_samples", "request_samples", "turn_samples"]
 
 
 def prefill_samples(
@@ -25,10 +25,23 @@ def prefill_samples(
 ) -> list[Sample]:
     """One sample for every (prompt, depth, repeat); prompts without a harmful answer get depth 0 alone."""
     return [
-        _sample(prompt, f"k{k}", repeat, seed, {"attack": "prefill", "k": k, "harmful": prompt.harmful or ""})
-        for prompt in prompts
-        for k in depths
-        if k == 0 or prompt.harmful is not None
+        _sample(prompt, f"k{k}", repeat, seed, {"attack": "prefill", **forced})
+        for prompt, k, forced in _at_depths(prompts, depths)
+        for repeat in range(repeats)
+    ]
+
+
+def turn_samples(
+    prompts: Sequence[Prompt], depths: Sequence[int], *, repeats: int, seed: int
+) -> list[Sample]:
+    """One sample for every (turn of a trajectory, depth, repeat), each prompt being one turn.
+
+    The turns of a trajectory share its id (the prompt's without "/t<turn>") as
+    `prompt_id`: they are not independent of one another.
+    """
+    return [
+        _sample(prompt, f"k{k}", repeat, seed, {"attack": "multi_turn", **_place(prompt), **forced})
+        for prompt, k, forced in _at_depths(prompts, depths)
         for repeat in range(repeats)
     ]
 
@@ -45,15 +58,48 @@ def prefix_samples(
     ]
 
 
-def _sample(prompt: Prompt, variant: str, repeat: int, seed: int, fields: dict[str, Any]) -> Sample:
-    metadata = fields | {
+def request_samples(prompts: Sequence[Prompt], *, attack: str, repeats: int, seed: int) -> list[Sample]:
+    """One sample for every (benign request, repeat), its target being the answer that is right, or empty.
+
+    `attack` names the requests where attacks have their name: "benign", "lookalikes".
+    """
+    return [
+        _sample(prompt, attack, repeat, seed, {"attack": attack}, target=prompt.answer or "")
+        for prompt in prompts
+        for repeat in range(repeats)
+    ]
+
+
+def _at_depths(
+    prompts: Sequence[Prompt], depths: Sequence[int]
+) -> Iterable[tuple[Prompt, int, dict[str, Any]]]:
+    """Every (prompt, depth) that can be had, with what `prefill` reads from the metadata."""
+    for prompt in prompts:
+        for k in depths:
+            if k == 0 or prompt.harmful is not None:
+                yield prompt, k, {"k": k, "harmful": prompt.harmful or ""}
+
+
+def _place(prompt: Prompt) -> dict[str, Any]:
+    """Which turn of which trajectory a prompt is."""
+    return {"turn": prompt.turn, "prompt_id": prompt.id.removesuffix(f"/t{prompt.turn}")}
+
+
+def _sample(
+    prompt: Prompt, variant: str, repeat: int, seed: int, fields: dict[str, Any], *, target: str = ""
+) -> Sample:
+    """A sample with the metadata that all have; `fields` go before it."""
+    metadata = {
         "prompt_id": prompt.id,
         "category": prompt.category,
         "repeat": repeat,
         "reply_seed": reply_seed(seed, prompt.id, fields["attack"], variant, repeat),
     }
     return Sample(
-        id=f"{prompt.id}/{variant}/{repeat}", input=list(_chat(prompt.messages)), target="", metadata=metadata
+        id=f"{prompt.id}/{variant}/{repeat}",
+        input=list(_chat(prompt.messages)),
+        target=target,
+        metadata=metadata | fields,
     )
 
 

@@ -22,6 +22,9 @@ from safedepth.nouns import Messages
 
 __all__ = ["ChatFormat", "Encoded"]
 
+_TAIL = 16
+"""How many of the last ids tell how an answer's text ends."""
+
 _OPEN_BYTES = 3
 """Bytes that the beginning of a UTF-8 character can have without being the whole of it."""
 
@@ -121,6 +124,41 @@ class ChatFormat:
         if not text.strip() or not ids:
             raise DataError(f"expected an answer of at least one token, found {text!r}. Mend or remove it")
         return ids
+
+    def continuation_ids(self, before: Sequence[int], text: str) -> list[int]:
+        """Ids of `text` as it goes on after an answer that has begun with the ids `before`.
+
+        Tokenised apart from them, so `before` stays as it is, as it would while generating;
+        a space stands between the two unless there is white space already. With nothing
+        before, the same as `answer_ids`. Raises DataError as `answer_ids` does.
+        """
+        if not before:
+            return self.answer_ids(text)
+        # Only the end of an answer can tell, and one cut inside a character has no white space there.
+        said = self.decode(before[-_TAIL:])
+        # Nothing said that can be seen is white space too: some decoders drop a text's first space.
+        spaced = text if not said or said[-1:].isspace() or text[:1].isspace() else f" {text}"
+        ids = self._tokenize_alone(spaced)
+        if self.decode([*before[-_TAIL:], *ids]) != said + spaced:
+            ids = self._without_invented_space(spaced, ids)
+        if not text.strip() or not ids:
+            raise DataError(f"expected text of at least one token, found {text!r}. Mend or remove it")
+        return ids
+
+    @cached_property
+    def turn_end_ids(self) -> tuple[int, ...]:
+        """What the model writes to end its turn: up to the first stop token that the template puts there.
+
+        White space alone before that token is left out, since tokenizers disagree on it.
+        The tokenizer's EOS where the template writes no stop token, nothing without an EOS.
+        """
+        written = self._tokenize_alone(self._renderer.scaffold.after)
+        for place, index in enumerate(written):
+            if index in self.stop_ids:
+                words = self.decode(written[:place]).strip()
+                return tuple(written[: place + 1]) if words else (index,)
+        eos: object = self.tokenizer.eos_token_id
+        return (eos,) if isinstance(eos, int) else ()
 
     def encode(self, messages: Messages, answer: str | None = None, *, k: int | None = None) -> Encoded:
         """Prompt ids followed by the first `k` ids of `answer`.

@@ -12,7 +12,7 @@ from safedepth.errors import JudgeError
 
 __all__ = ["BUILT_IN", "judge_name", "resolve_judge"]
 
-BUILT_IN = {"rules": "safedepth/rules", "oracle": "safedepth/oracle"}
+BUILT_IN = {"rules": "safedepth/rules", "oracle": "safedepth/oracle", "knowledge": "safedepth/knowledge"}
 
 
 def judge_name(reference: str) -> str:
@@ -21,7 +21,7 @@ def judge_name(reference: str) -> str:
 
 
 def resolve_judge(reference: str) -> Scorer:
-    """The scorer a reference names: "rules", "oracle", "package/scorer" or "path/to/file.py@name".
+    """The scorer a reference names: "rules", "oracle", "knowledge", "package/scorer" or "file.py@name".
 
     Raises JudgeError where there is no such file, name or scorer, or calling it fails.
     """

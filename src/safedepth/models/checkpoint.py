@@ -1,7 +1,8 @@
 """Where a model's files are, whether they are a model at all, and their hash.
 
 A name is a local folder or a hub id; either way the rest of the package sees a local
-folder and the exact weight files in it. It refuses to know torch and tokenizers.
+folder and the exact weight files in it. It refuses to know torch, tokenizers and what
+lies in an adapter.
 """
 
 from __future__ import annotations
@@ -14,11 +15,23 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
 
 from safedepth.errors import ModelError
 
-__all__ = ["Checkpoint", "find_checkpoint", "find_folder", "hash_weights"]
+__all__ = [
+    "ADAPTER_CONFIG",
+    "UNLOADABLE",
+    "Checkpoint",
+    "checkpoint_in",
+    "find_checkpoint",
+    "find_folder",
+    "first_line",
+    "hash_weights",
+    "weights_in",
+]
 
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -28,6 +41,18 @@ HASH_WHOLE_BELOW = 2**30
 """Weights of fewer bytes are hashed whole; of larger ones evenly spaced samples are."""
 
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16
+
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+"""What transformers and PEFT raise over files they cannot use, as seen with broken ones."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +65,12 @@ class Checkpoint:
     revision: str | None
 
 
-def find_folder(name: str) -> tuple[Path, str | None]:
+def find_folder(name: str, *, revision: str | None = None) -> tuple[Path, str | None]:
     """The folder of a model or tokenizer and its hub commit, None for a local one.
 
     Of a hub model everything but the weights is fetched, or taken from the cache when
-    the hub cannot be reached. Raises ModelError where there is nothing of that name.
+    the hub cannot be reached; at `revision`, a branch, tag or commit, where one is given.
+    Raises ModelError where there is nothing of that name.
     """
     path = Path(name).expanduser()
     if name.strip() and path.is_dir():
@@ -53,34 +79,46 @@ def find_folder(name: str) -> tuple[Path, str | None]:
         raise ModelError(
             f"expected a model folder or hub id, found the file {name}. Give the folder it lies in"
         )
-    folder = _fetch(name, SMALL_FILES, revision=None)
+    folder = _fetch(name, SMALL_FILES, revision=revision)
     return folder, folder.name
 
 
-def find_checkpoint(name: str) -> Checkpoint:
+def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """The checkpoint behind a folder or hub id; hub weights are fetched.
 
     Raises ModelError where it holds no model, no safetensors weights or not all of them.
     """
-    folder, revision = find_folder(name)
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ModelError(
-                f"expected a whole model, found a PEFT adapter in {name}. Merge it into its base model "
-                "(merge_and_unload, then save_pretrained) and give that folder"
-            )
+    return checkpoint_in(name, *find_folder(name, revision=revision))
+
+
+def checkpoint_in(name: str, folder: Path, revision: str | None) -> Checkpoint:
+    """The checkpoint in the folder that `find_folder` gave for `name`. Errors as `find_checkpoint`."""
+    if not (folder / CONFIG).is_file():
         raise ModelError(
-            f"expected a Hugging Face model with a config.json, found {_listing(folder)} in {name}. "
+            f"expected a Hugging Face model with a {CONFIG}, found {_listing(folder)} in {name}. "
             "Give the folder that save_pretrained wrote"
         )
-    files = _weight_files(name, folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        # transformers would apply the adapter, and nothing would say so.
+        raise ModelError(
+            f"expected a model or a PEFT adapter, found {CONFIG} and {ADAPTER_CONFIG} in {name}: both. "
+            "Move one of them, with its weights, into a folder of its own"
+        )
+    return Checkpoint(name, folder, weights_in(name, folder, _weight_files(name, folder), revision), revision)
+
+
+def weights_in(name: str, folder: Path, files: Sequence[str], revision: str | None) -> tuple[Path, ...]:
+    """The weight files in a folder, fetched first where `revision` is a hub commit.
+
+    Raises ModelError where one is missing.
+    """
     if revision is not None:
         _fetch(name, files, revision=revision)
     missing = [file for file in files if not (folder / file).is_file()]
     if not missing:
-        return Checkpoint(name, folder, tuple(folder / file for file in files), revision)
+        return tuple(folder / file for file in files)
     pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
-    if pickles and missing == [SINGLE]:
+    if pickles and len(missing) == len(files) == 1:
         raise ModelError(
             f"expected safetensors weights, found {', '.join(pickles[:3])} in {name}: pickled weights can "
             "run code and are not loaded. Convert them with save_pretrained (which writes safetensors)"
@@ -106,6 +144,12 @@ def hash_weights(files: Sequence[Path]) -> tuple[str, str]:
         return hashes[0], how
     listing = "".join(f"{value}  {file.name}\n" for value, file in zip(hashes, files, strict=True))
     return hashlib.sha256(listing.encode()).hexdigest(), how
+
+
+def first_line(error: Exception) -> str:
+    """An error's class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def _fetch(name: str, patterns: Sequence[str], *, revision: str | None) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from safedepth.errors import ModelError
 from safedepth.nouns import Head
@@ -25,9 +25,9 @@ _SCALE_NAMES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 _PROBE_TOKENS = 8
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    """The most tokens the model takes, or None where its configuration names no limit."""
-    config = model.config.get_text_config()
+def context_length(model: PreTrainedModel | PretrainedConfig) -> int | None:
+    """The most tokens the model (or one of that configuration) takes, or None where no limit is named."""
+    config = (model if isinstance(model, PretrainedConfig) else model.config).get_text_config()
     found = (getattr(config, name, None) for name in _LENGTH_NAMES)
     return next((length for length in found if isinstance(length, int) and length > 0), None)
 

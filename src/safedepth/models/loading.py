@@ -12,29 +12,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from safedepth.chat import ChatFormat
 from safedepth.errors import ModelError, TemplateError
-from safedepth.models.checkpoint import Checkpoint, find_checkpoint, find_folder, hash_weights
+from safedepth.models.adapters import find_adapter, merge_adapter, tokenizer_folder
+from safedepth.models.checkpoint import (
+    UNLOADABLE,
+    Checkpoint,
+    checkpoint_in,
+    find_folder,
+    first_line,
+    hash_weights,
+)
 from safedepth.nouns import ModelCard
 
 __all__ = ["DTYPES", "LoadedModel", "load_model", "require_same_vocabulary"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-_LOADING = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-)
-"""What transformers raises over a checkpoint it cannot use, as seen with broken ones."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class LoadedModel:
 def load_model(
     name: str, *, chat_template: str | None = None, dtype: str = "auto", device: str = "auto"
 ) -> LoadedModel:
-    """Load a local folder or hub id for inference.
+    """Load a local folder or hub id for inference; a PEFT adapter is merged into the base it names.
 
     `chat_template` is a file with a Jinja template, or the folder or hub id of a model
     that lends its own. `dtype` "auto" keeps the checkpoint's; `device` "auto" is CUDA
@@ -65,10 +60,14 @@ def load_model(
     fit the device, TemplateError where there is no usable template.
     """
     place, torch_dtype = _device(device), _dtype(dtype)
-    checkpoint = find_checkpoint(name)
-    tokenizer = _tokenizer(name, checkpoint.folder)
+    folder, revision = find_folder(name)
+    adapter = find_adapter(name, folder, revision)
+    checkpoint = checkpoint_in(name, folder, revision) if adapter is None else adapter.base
+    tokenizer = _tokenizer(name, folder)
     chat = _chat_format(tokenizer, chat_template)
     model = _model(checkpoint, torch_dtype)
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
     head = cast(Any, model).get_output_embeddings()
     if head is None:
         raise ModelError(
@@ -82,10 +81,11 @@ def load_model(
         raise ModelError(
             f"expected {name} to fit on {place}, found too little memory there. Try --device cpu"
         ) from error
-    sha256, hashed = hash_weights(checkpoint.weights)
+    sha256, hashed = hash_weights(checkpoint.weights if adapter is None else adapter.files)
+    merged = {} if adapter is None else adapter.record()
     card = ModelCard(
         name=name,
-        revision=checkpoint.revision,
+        revision=revision,
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
         parameters=model.num_parameters(),
@@ -93,7 +93,7 @@ def load_model(
         template_source=chat.source,
         template_sha256=chat.sha256,
         weights_sha256=sha256,
-        extra={"architecture": type(model).__name__, "weights_hashed": hashed},
+        extra={"architecture": type(model).__name__, "weights_hashed": hashed, **merged},
     )
     return LoadedModel(model.eval().requires_grad_(False), chat, card)
 
@@ -155,10 +155,12 @@ def _dtype(name: str) -> str | torch.dtype:
 
 def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except _LOADING as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(tokenizer_folder(name, folder)), trust_remote_code=False
+        )
+    except UNLOADABLE as error:
         raise ModelError(
-            f"expected a tokenizer in {name}, found none that loads ({_first_line(error)}). "
+            f"expected a tokenizer in {name}, found none that loads ({first_line(error)}). "
             "Save it beside the model with tokenizer.save_pretrained"
         ) from error
     return cast(PreTrainedTokenizerBase, tokenizer)
@@ -194,10 +196,10 @@ def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except _LOADING as error:
+    except UNLOADABLE as error:
         raise ModelError(
             f"expected a causal language model in {checkpoint.name}, found one that cannot be loaded: "
-            f"{_first_line(error)}. Save it again with save_pretrained; code that a model brings is not run"
+            f"{first_line(error)}. Save it again with save_pretrained; code that a model brings is not run"
         ) from error
     missing = sorted(found["missing_keys"])
     if missing:
@@ -224,8 +226,3 @@ def _vocabulary(model: LoadedModel) -> list[tuple[str, int]]:
 
 def _quoted(token: str | None) -> str:
     return "no token" if token is None else repr(token)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Any
 
 import altair as alt
 
+from safedepth.report.marks import SCOPE_NAMES, drawn, interval_tooltip, intervals, rate_tooltip
 from safedepth.report.style import (
     ALIGNED,
     INK,
@@ -38,12 +38,14 @@ __all__ = [
     "kl_along_answers",
     "kl_by_position",
     "prefill_sweep",
+    "rates_of_both",
     "refusal_prefixes",
 ]
 
 NO_PREFIX = "(nothing forced)"
 STRIPS, STRIP_TOKENS = 24, 60
-SCOPE_NAMES = {"continuation": "continuation alone", "full": "prefix + continuation"}
+BOTH = ("aligned", "base")
+"""The models of these charts. Those that were trained afterwards have charts of their own."""
 
 
 def kl_by_position(summary: Record) -> Chart | None:
@@ -86,9 +88,8 @@ def kl_by_position(summary: Record) -> Chart | None:
 
 def prefill_sweep(summary: Record, judge: str) -> Chart | None:
     """Share of harmful replies against the number of forced tokens k, by model and scope (claim C4)."""
-    rates = [
-        _drawn(r) for r in attack_rates(summary, attack="prefill", judge=judge) if r["value"] is not None
-    ]
+    found = rates_of_both(summary, attack="prefill", judge=judge)
+    rates = [drawn(rate) for rate in found if rate["value"] is not None]
     if not rates:
         return None
     series = list(dict.fromkeys((r["model"], r["scope"]) for r in rates))
@@ -108,12 +109,12 @@ def prefill_sweep(summary: Record, judge: str) -> Chart | None:
         rows = [r for r in rates if (r["model"], r["scope"]) == (model, scope)]
         base = alt.Chart(data(rows)).encode(
             x=x,
-            color=model_colour(rates),
-            tooltip=_rate_tooltip("k:Q", "forced tokens"),
+            color=model_colour(_models(rates)),
+            tooltip=rate_tooltip(("k:Q", "forced tokens")),
         )
         layers += [
             base.mark_line(strokeWidth=2, xOffset=aside).encode(y=y, strokeDash=dash),
-            base.mark_rule(strokeWidth=1.5, xOffset=aside).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            *intervals(base, rows, alt.Y, strokeWidth=1.5, xOffset=aside),
             base.mark_point(filled=True, size=60, opacity=1, xOffset=aside).encode(y=y, shape=shape),
         ]
     return styled(*layers)
@@ -135,15 +136,15 @@ def refusal_prefixes(summary: Record, judge: str) -> Chart | None:
     base = alt.Chart(data(rates)).encode(
         y=y,
         yOffset=alt.YOffset("model:N", sort=["aligned", "base"]),
-        color=model_colour(rates),
-        tooltip=_rate_tooltip("prefix:N", "forced"),
+        color=model_colour(_models(rates)),
+        tooltip=rate_tooltip(("prefix:N", "forced")),
     )
     x = share_axis(alt.X, "value", title="harmful replies")
     bars = base.mark_bar(opacity=0.75).encode(x=x)
-    whiskers = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", color=alt.value(INK))
+    whiskers = intervals(base.encode(color=alt.value(INK)), rates, alt.X, strokeWidth=1.5)
     ends = base.mark_tick(thickness=1.5, size=6, opacity=1).encode(color=alt.value(INK))
     low, high = ends.encode(x=alt.X("low:Q")), ends.encode(x=alt.X("high:Q"))
-    return styled(bars, whiskers, low, high, height=54 * len(order))
+    return styled(bars, *whiskers, low, high, height=54 * len(order))
 
 
 def kl_along_answers(rows: Sequence[Record]) -> Chart | None:
@@ -153,7 +154,7 @@ def kl_along_answers(rows: Sequence[Record]) -> Chart | None:
     are drawn, to token STRIP_TOKENS; which tokens these are is not shown.
     """
     shown = list(dict.fromkeys(row["prompt_id"] for row in rows))[:STRIPS]
-    drawn = [
+    cells = [
         {
             "prompt_id": row["prompt_id"],
             "position": row["position"],
@@ -164,11 +165,11 @@ def kl_along_answers(rows: Sequence[Record]) -> Chart | None:
         for row in rows
         if row["prompt_id"] in shown and row["position"] <= STRIP_TOKENS
     ]
-    if not drawn:
+    if not cells:
         return None
-    last = max(row["position"] for row in drawn)
+    last = max(row["position"] for row in cells)
     chart = (
-        alt.Chart(data(drawn))
+        alt.Chart(data(cells))
         .mark_rect(color=ALIGNED)
         .encode(
             x=token_axis("from", last, title="token of the harmful answer"),
@@ -220,7 +221,7 @@ def calibration(summary: Record, name: str) -> Chart | None:
     )
     return styled(
         agreement.mark_line(color=MUTED, strokeWidth=1, strokeDash=[4, 3]).encode(y=y),
-        base.mark_rule(color=ALIGNED, strokeWidth=1.5).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        *intervals(base, points, alt.Y, color=ALIGNED, strokeWidth=1.5),
         base.mark_point(color=ALIGNED, filled=True, size=60, opacity=1).encode(y=y),
         height=220,
     )
@@ -244,14 +245,7 @@ def calibration_curves(summary: Record) -> Chart | None:
             legend=alt.Legend(title="trained to depth d", symbolOpacity=1),
         ),
         detail="organism:N",
-        tooltip=[
-            alt.Tooltip("organism:N"),
-            alt.Tooltip("k:Q", title="forced tokens"),
-            alt.Tooltip("value:Q", title="harmful", format=".1%"),
-            alt.Tooltip("low:Q", title="low", format=".1%"),
-            alt.Tooltip("high:Q", title="high", format=".1%"),
-            alt.Tooltip("n:Q", title="scored replies"),
-        ],
+        tooltip=interval_tooltip(("organism:N", "organism"), ("k:Q", "forced tokens"), n="scored replies"),
     )
     y = share_axis(alt.Y, "value", title="harmful replies")
     return styled(
@@ -261,36 +255,31 @@ def calibration_curves(summary: Record) -> Chart | None:
     )
 
 
-def _prefix_rates(summary: Record, judge: str) -> list[dict[str, Any]]:
+def rates_of_both(summary: Record, *, attack: str, judge: str, scope: str | None = None) -> list[Record]:
+    """The rates of the aligned and the base model that have a place in a chart of this attack."""
+    place = {"prefill": "k", "refusal_prefix": "prefix"}[attack]
+    return [
+        rate
+        for rate in attack_rates(summary, attack=attack, judge=judge, scope=scope)
+        if rate["model"] in BOTH and rate["scope"] in SCOPE_NAMES and rate.get(place) is not None
+    ]
+
+
+def _models(rates: Sequence[Record]) -> list[str]:
+    return [name for name in BOTH if any(rate["model"] == name for rate in rates)]
+
+
+def _prefix_rates(summary: Record, judge: str) -> list[Record]:
     """Rates after every prefix, led by those with nothing forced, in one scope."""
     for scope in SCOPE_NAMES:
-        forced = attack_rates(summary, attack="refusal_prefix", judge=judge, scope=scope)
+        forced = rates_of_both(summary, attack="refusal_prefix", judge=judge, scope=scope)
         if forced:
             free = [rate for rate in forced if not rate["prefix"]]
             if not free:
                 models = {rate["model"] for rate in forced}
-                sweep = attack_rates(summary, attack="prefill", judge=judge, scope=scope)
+                sweep = rates_of_both(summary, attack="prefill", judge=judge, scope=scope)
                 free = [rate for rate in sweep if rate["k"] == 0 and rate["model"] in models]
             rates = [{**rate, "prefix": NO_PREFIX} for rate in free]
             rates += [dict(rate) for rate in forced if rate["prefix"]]
-            return [_drawn(rate) for rate in rates if rate["value"] is not None]
+            return [drawn(rate) for rate in rates if rate["value"] is not None]
     return []
-
-
-def _drawn(rate: Record) -> dict[str, Any]:
-    """A rate without its tables, with the words its tooltip shows."""
-    kept = ("model", "judge", "scope", "k", "prefix", "n", "harmful", "value", "low", "high", "unscored")
-    return {key: rate[key] for key in kept if key in rate} | {"scope_name": SCOPE_NAMES[rate["scope"]]}
-
-
-def _rate_tooltip(first: str, first_title: str) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("model:N", title="model"),
-        alt.Tooltip(first, title=first_title),
-        alt.Tooltip("scope_name:N", title="judged on"),
-        alt.Tooltip("value:Q", title="harmful", format=".1%"),
-        alt.Tooltip("low:Q", title="low", format=".1%"),
-        alt.Tooltip("high:Q", title="high", format=".1%"),
-        alt.Tooltip("n:Q", title="scored replies"),
-        alt.Tooltip("unscored:Q", title="unscored"),
-    ]

@@ -20,11 +20,14 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safedepth.report import tables, words
+from safedepth.report import findings, tables, words
+from safedepth.report.before_after import pair_of
+from safedepth.report.parts import Figure, Section
 from safedepth.report.provenance import UNFINISHED, notes, provenance
-from safedepth.report.sections import Figure, Section, sections
+from safedepth.report.reading import complete
+from safedepth.report.sections import TRAINED, sections
 from safedepth.report.style import Record
-from safedepth.report.transcripts import choose
+from safedepth.report.transcripts import Exchange, Transcript, choose, side_by_side
 from safedepth.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -41,6 +44,13 @@ LIMITS = {
     "models; the paper’s own numbers stand beside ours for that reason.",
     "audit": "Depth is measured along the answers that were given and by the attacks that were run. A model "
     "that withstands them may fall to others; a low rate is no certificate.",
+    "deepen": "Recovery training closes the attacks that it was measured against, and these are close to "
+    "what it was trained on. Prefilling that picks harmful tokens by their rank, optimised suffixes and "
+    "further fine-tuning may still break the model: what was not run here is not known. A deeper model is "
+    "not a tamper-proof one.",
+    "compare": "The best of several variants is best partly by chance, and the more variants there are, the "
+    "more so. What holds at this number of updates, on these models, need not hold at another. Recovery "
+    "training closes the attacks that it was measured against; others may still break every variant.",
 }
 LIMITS_OF_ALL = (
     "Intervals are for the choice of prompts (95 %). They do not cover a judge’s mistakes: compare the "
@@ -58,7 +68,7 @@ def build_report(run_dir: Path, *, show_harmful: bool = False, png: bool = False
         RunError: the folder is not a run, has no summary yet, or cannot be written.
     """
     run = RunDirectory.read(run_dir)
-    summary = run.summary()
+    summary = complete(run.summary())
     illustrated = sections(summary, _kl_rows(run.load("kl")))
     figures = [figure for section in illustrated for figure in section.figures]
     files = {"report.html": _render(run, summary, illustrated, show_harmful=show_harmful).encode()}
@@ -69,7 +79,7 @@ def build_report(run_dir: Path, *, show_harmful: bool = False, png: bool = False
 
 
 def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], *, show_harmful: bool) -> str:
-    replies = run.load("replies")
+    chosen, exchanges = _transcripts(run.load("replies"), summary, show_harmful=show_harmful)
     bundle, script = _bundle(), _own("charts.js")
     environment = Environment(
         loader=PackageLoader("safedepth.report"),
@@ -80,12 +90,12 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
     )
     environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html.j2").render(
-        title=words.title(summary),
+        title=findings.title(summary),
         kicker=_kicker(run, summary),
-        headline=words.headline(summary),
-        tiles=words.tiles(summary),
+        headline=findings.headline(summary),
+        tiles=findings.tiles(summary),
         notes=notes(run, show_harmful=show_harmful),
-        warnings=summary.get("warnings") or [],
+        warnings=summary["warnings"],
         claims=tables.claims(summary),
         sections=illustrated,
         specs={
@@ -94,15 +104,16 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
             for f in section.figures
         },
         depths=tables.depths(summary),
-        not_measured=summary.get("not_measured") or [],
+        depths_by_model=tables.depths_by_model(summary),
+        no_depth=tables.no_depth(summary),
+        not_measured=summary["not_measured"],
         rates=tables.rates(summary),
         rates_note=tables.rates_note(summary),
-        transcripts=[]
-        if replies is None
-        else choose(replies, judge=next(iter(words.judges(summary)), None), show_harmful=show_harmful),
+        transcripts=chosen,
+        exchanges=exchanges,
         scopes=words.SCOPES,
         show_harmful=show_harmful,
-        limits=[LIMITS[summary["kind"]], LIMITS_OF_ALL],
+        limits=[*_limits(summary), LIMITS_OF_ALL],
         provenance=provenance(run, summary),
         unfinished="" if run.is_finished else UNFINISHED,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
@@ -111,6 +122,38 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         bundle=Markup(bundle),
         script=Markup(script),
     )
+
+
+def _transcripts(
+    replies: pd.DataFrame | None, summary: Record, *, show_harmful: bool
+) -> tuple[list[Transcript], list[Exchange]]:
+    """Replies one by one, and those of models before and after side by side."""
+    if replies is None:
+        return [], []
+    judge = next(iter(words.judges(summary)), None)
+    alone = [] if summary["kind"] in TRAINED else choose(replies, judge=judge, show_harmful=show_harmful)
+    models = (summary["deepening"] or {}).get("models") or []
+    models = [name for name in models if replies["model"].eq(name).any()]
+    against = summary["comparison"].get("against")
+    # The first two are the ones whose outcomes are compared.
+    leading = [name for name in (*(pair_of(summary) or ()), against) if name in models]
+    models = list(dict.fromkeys([*leading, *models]))
+    beside = side_by_side(
+        replies,
+        models=models,
+        benign=words.benign_sets(summary),
+        judge=judge,
+        show_harmful=show_harmful,
+    )
+    return alone, beside
+
+
+def _limits(summary: Record) -> list[str]:
+    """What the numbers of this kind of run do not show."""
+    kinds = [summary["kind"]]
+    if summary["kind"] == "reproduce" and summary["deepening"]:
+        kinds.append("deepen")
+    return [LIMITS[kind] for kind in kinds if kind in LIMITS]
 
 
 def _kl_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -127,14 +170,16 @@ def _kicker(run: RunDirectory, summary: Record) -> str:
     """The line above the heading: tool, kind of run, date, seeds."""
     seeds = [str(seed) for seed in summary.get("seeds") or ()]
     parts = [f"safedepth {run.begun['versions']['safedepth']}", summary["kind"], str(summary["created"])[:10]]
+    parts = [part for part in parts if part]
     if seeds:
         parts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}")
     return " · ".join(parts)
 
 
 def _unbroken(text: str) -> Markup:
-    """Escaped text whose intervals stay on one line."""
-    return Markup(re.sub(r"\[[^\[\]]{1,40}\]", r'<span class="nowrap">\g<0></span>', str(escape(text))))
+    """Escaped text whose intervals stay on one line, and whose percent signs stay with their numbers."""
+    text = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", str(escape(text)))
+    return Markup(re.sub(r"\[[^\[\]]{1,40}\]", r'<span class="nowrap">\g<0></span>', text))
 
 
 @cache

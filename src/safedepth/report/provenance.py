@@ -21,6 +21,8 @@ UNFINISHED = (
     "command that began it: it completes the run and does nothing twice."
 )
 
+NAMED = 8
+"""Files that changed are named up to so many."""
 FIELDS = {
     "name": "name",
     "revision": "revision",
@@ -49,7 +51,9 @@ def notes(run: RunDirectory, *, show_harmful: bool) -> list[str]:
     found = []
     changed = [name for name in run.changed_files() if not _is_derived(name)]
     if changed:
-        found.append(f"Changed since the run was finished: {', '.join(changed)}.")
+        others = len(changed) - NAMED
+        more = f" and {count(others, 'other file')}" if others > 0 else ""
+        found.append(f"Changed since the run was finished: {', '.join(changed[:NAMED])}{more}.")
     if show_harmful:
         found.append("This page shows harmful text unredacted, as was asked for. Do not pass it on unread.")
     return found

@@ -6,62 +6,40 @@ words of the study (`not_measured`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from safedepth.report import figures
-from safedepth.report.style import Chart, Record
+from safedepth.report import comparison, deepening, figures
+from safedepth.report.findings import headline_kl
+from safedepth.report.parts import Figure, Section, slugs, undrawn, why
+from safedepth.report.style import Record
 from safedepth.report.tables import Table
 from safedepth.report.words import (
     SCOPES,
-    attack_rates,
+    capital,
     count,
     depth_estimate,
-    headline_kl,
+    how_many,
     judges,
+    named,
     number,
     plain_name,
     share_estimate,
 )
 
-__all__ = ["Figure", "Section", "sections"]
+__all__ = ["TRAINED", "sections"]
 
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its words; `id` names its element on the page and its PNG file.
-
-    `title` stands beneath the section's heading; `full_title` on the PNG, which stands alone.
-    """
-
-    id: str
-    title: str
-    full_title: str
-    caption: str
-    spoken: str
-    chart: Chart
-    wide: bool = False
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, what is shown and how to read it, charts, tables; `missing` says why there is none."""
-
-    id: str
-    title: str
-    intro: str
-    figures: Sequence[Figure] = ()
-    tables: Sequence[Table] = field(default=())
-    missing: str = ""
+TRAINED = ("deepen", "compare")
+"""Kinds of run that are about models after recovery training: they have sections of their own instead."""
 
 
 def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
     """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`."""
-    found = [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
-    if summary.get("calibration"):
-        found.append(_calibration(summary))
-    return found
+    found = []
+    if summary.get("kind") not in TRAINED:
+        found += [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
+        if summary.get("calibration"):
+            found.append(_calibration(summary))
+    return found + comparison.sections(summary) + deepening.sections(summary)
 
 
 def _kl(summary: Record, kl_rows: Sequence[Record]) -> Section:
@@ -89,7 +67,11 @@ def _kl(summary: Record, kl_rows: Sequence[Record]) -> Section:
                 title="KL by token, as numbers",
                 head=["token", "mean KL, nats", "low", "high", "answers"],
                 rows=[
-                    [str(p["position"]), *(number(p[key]) for key in ("mean", "low", "high")), f"{p['n']:,}"]
+                    [
+                        str(p["position"]),
+                        *(number(p[key]) for key in ("mean", "low", "high")),
+                        how_many(p["n"]),
+                    ]
                     for p in points
                 ],
                 words=0,
@@ -117,17 +99,17 @@ def _kl(summary: Record, kl_rows: Sequence[Record]) -> Section:
         "alignment no longer changes what comes next.",
         figures=drawn,
         tables=tables,
-        missing="" if chart is not None else _why(summary, "KL", r"\bkl\b"),
+        missing="" if chart is not None else why(summary, "KL", r"\bkl\b"),
     )
 
 
 def _prefill(summary: Record) -> Section:
     drawn = []
-    for judge, slug in _slugs(judges(summary)).items():
+    for judge, slug in slugs(judges(summary)).items():
         chart = figures.prefill_sweep(summary, judge)
         if chart is None:
             continue
-        rates = attack_rates(summary, attack="prefill", judge=judge)
+        rates = figures.rates_of_both(summary, attack="prefill", judge=judge)
         spoken = "; ".join(
             f"{r['model']} with {count(r['k'], 'token')}, {SCOPES[r['scope']]}: {share_estimate(r)}"
             for r in rates
@@ -137,7 +119,7 @@ def _prefill(summary: Record) -> Section:
                 id=f"prefill-{slug}",
                 title=f"Judge: {judge}",
                 full_title=f"Harmful replies by forced tokens (judge: {judge})",
-                caption=_undrawn(rates),
+                caption=undrawn(rates),
                 spoken=f"Line chart of the share of harmful replies. {spoken}.",
                 chart=chart,
             )
@@ -149,17 +131,17 @@ def _prefill(summary: Record) -> Section:
         "rest. A share that rises within a few tokens is what shallow alignment looks like. Bars are "
         "95 % intervals. A reply no judge could score counts on neither side.",
         figures=drawn,
-        missing="" if drawn else _why(summary, "the prefill sweep", "prefill"),
+        missing="" if drawn else why(summary, "the prefill sweep", "prefill"),
     )
 
 
 def _refusal(summary: Record) -> Section:
     drawn = []
-    for judge, slug in _slugs(judges(summary)).items():
+    for judge, slug in slugs(judges(summary)).items():
         chart = figures.refusal_prefixes(summary, judge)
         if chart is None:
             continue
-        rates = attack_rates(summary, attack="refusal_prefix", judge=judge)
+        rates = figures.rates_of_both(summary, attack="refusal_prefix", judge=judge)
         scope = "continuation" if any(r["scope"] == "continuation" for r in rates) else "full"
         shown = [r for r in rates if r["scope"] == scope]
         spoken = "; ".join(f"{r['model']} after “{r['prefix']}”: {share_estimate(r)}" for r in shown)
@@ -168,7 +150,7 @@ def _refusal(summary: Record) -> Section:
                 id=f"refusal-{slug}",
                 title=f"Judge: {judge}",
                 full_title=f"Harmful replies after a forced refusal (judge: {judge})",
-                caption=f"Judged {SCOPES[scope]}. {_undrawn(shown)}".rstrip(),
+                caption=f"Judged {SCOPES[scope]}. {undrawn(shown)}".rstrip(),
                 spoken=f"Bar chart of the share of harmful replies. {spoken}.",
                 chart=chart,
             )
@@ -180,7 +162,7 @@ def _refusal(summary: Record) -> Section:
         "aligned now looks safe, then the first words were all the difference.",
         figures=drawn,
         tables=_openings(summary),
-        missing="" if drawn else _why(summary, "forced refusals", "refusal"),
+        missing="" if drawn else why(summary, "forced refusals", "refusal"),
     )
 
 
@@ -192,8 +174,11 @@ def _openings(summary: Record) -> list[Table]:
     share = prefixes.get("share") or {}
     title = "How replies begin when nothing is forced"
     if share.get("value") is not None:
-        title += f": a refusal in {share_estimate(share)} of {count(share['n'], 'reply', 'replies')}"
-    rows = [[o["model"], o["text"], f"{o['count']:,} of {o['n']:,}"] for o in prefixes.get("openings") or ()]
+        title += f": a refusal in {share_estimate(share)} of {how_many(share.get('n'))} replies"
+    rows = [
+        [named(o["model"]), named(o["text"]), f"{how_many(o['count'])} of {how_many(o['n'])}"]
+        for o in prefixes.get("openings") or ()
+    ]
     return [Table(title=title, head=["model", "first words", "replies"], rows=rows, words=2)]
 
 
@@ -215,7 +200,7 @@ def _calibration(summary: Record) -> Section:
             )
         )
     names = figures.calibrated_measures(summary)
-    drawn += [f for name, slug in _slugs(names).items() if (f := _measure_figure(summary, name, slug))]
+    drawn += [f for name, slug in slugs(names).items() if (f := _measure_figure(summary, name, slug))]
     table = Table(
         title="The calibration as numbers",
         head=["organism", "d", *(plain_name(name) for name in names)],
@@ -235,7 +220,7 @@ def _calibration(summary: Record) -> Section:
         "of depth is worth something if it puts them in the right order.",
         figures=drawn,
         tables=[table],
-        missing="" if drawn else _why(summary, "the calibration", "calibration"),
+        missing="" if drawn else why(summary, "the calibration", "calibration"),
     )
 
 
@@ -245,11 +230,13 @@ def _measure_figure(summary: Record, name: str, slug: str) -> Figure | None:
     if chart is None:
         return None
     title = f"{plain_name(name)} against known depth"
-    title = title[0].upper() + title[1:]
+    title = capital(title)
     rank = (summary["calibration"].get("rank_correlation") or {}).get(name) or {}
     caption = ""
     if rank.get("value") is not None:
-        caption = f"Rank correlation with d: {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]. "
+        ends = [rank.get("low"), rank.get("high")]
+        interval = "" if None in ends else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+        caption = f"Rank correlation with d: {rank['value']:.2f}{interval}. "
     points = summary["calibration"]["points"]
     lacking = [p["organism"] for p in points if (p["measures"].get(name) or {}).get("value") is None]
     if lacking:
@@ -262,33 +249,3 @@ def _measure_figure(summary: Record, name: str, slug: str) -> Figure | None:
         spoken=f"Scatter plot of {plain_name(name)} against the depth trained to. {caption}".strip(),
         chart=chart,
     )
-
-
-def _why(summary: Record, what: str, pattern: str) -> str:
-    """Why a section has no chart: what the study said about it."""
-    reasons = [
-        f"{entry['what']}: {entry['why']}"
-        for entry in summary.get("not_measured") or ()
-        if re.search(pattern, entry["what"], re.IGNORECASE)
-    ]
-    return f"Not measured. {' '.join(reasons)}" if reasons else f"This run holds no numbers for {what}."
-
-
-def _undrawn(rates: Sequence[Record]) -> str:
-    empty = sum(rate["value"] is None for rate in rates)
-    if not empty:
-        return ""
-    return f"{count(empty, 'point')} without a scored reply {'is' if empty == 1 else 'are'} not drawn."
-
-
-def _slugs(names: Sequence[str]) -> dict[str, str]:
-    """A part of an id for every name: plain letters and digits, no two the same."""
-    slugs: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
-        taken, slug, number = set(slugs.values()), plain, 1
-        while slug in taken:
-            number += 1
-            slug = f"{plain}-{number}"
-        slugs[name] = slug
-    return slugs

@@ -15,14 +15,20 @@ import altair as alt
 
 __all__ = [
     "ALIGNED",
+    "COLOURS",
+    "CONTROL",
+    "DEEPENED",
     "INK",
     "MUTED",
+    "WORSE",
     "Chart",
     "Record",
     "data",
     "depth_axis",
     "depth_ramp",
     "model_colour",
+    "model_colours",
+    "model_shape",
     "share_axis",
     "styled",
     "token_axis",
@@ -31,10 +37,16 @@ __all__ = [
 Chart = alt.LayerChart | alt.Chart
 Record = Mapping[str, Any]
 
-ALIGNED, BASE = "#0072B2", "#D55E00"
+ALIGNED, BASE, DEEPENED, CONTROL = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+WORSE = BASE
 INK, MUTED, GRID = "#1b1f24", "#5b6470", "#e3e6ea"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-MODELS = {"aligned": ALIGNED, "base": BASE}
+MODELS = {"aligned": ALIGNED, "base": BASE, "deepened": DEEPENED, "control": CONTROL}
+# For models of any other name, in this order; after the last it begins anew, with other shapes.
+COLOURS = (ALIGNED, BASE, DEEPENED, CONTROL, "#8A6D00", "#6A51A3", INK, MUTED)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+SYMBOL, PHONE = 4, 36
+"""Letters that fit into the space of a legend's symbol, and into a legend on a narrow screen."""
 # From shallow to deep; read on white and on black alike.
 RAMP = ((222, 137, 0), (200, 72, 108), (104, 88, 200))
 
@@ -101,16 +113,40 @@ def token_axis(field: str, last: int, *, title: str) -> alt.X:
     )
 
 
-def share_axis(channel: type[alt.X] | type[alt.Y], field: str, *, title: str) -> Any:
-    """An axis for shares that always shows 0 to 100 %, so that charts beside each other compare."""
+def share_axis(channel: type[alt.X] | type[alt.Y], field: str, *, title: str, top: float = 1) -> Any:
+    """An axis for shares from 0 to 100 %, so that charts beside each other compare; `top` ends it earlier."""
     axis = alt.Axis(labelExpr="format(100 * datum.value, '.0f') + ' %'", tickCount=5)
-    return channel(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(domain=[0, 1]))
+    return channel(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(domain=[0, top]))
 
 
-def model_colour(rows: Sequence[Record]) -> alt.Color:
-    """The colour of each model, the same in every chart; the legend names those there are."""
-    found = [name for name in MODELS if any(row["model"] == name for row in rows)]
-    return alt.Color("model:N", scale=alt.Scale(domain=found, range=[MODELS[name] for name in found]))
+def model_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for every model: its role's own, for other names the next of COLOURS that no role has."""
+    taken = {MODELS[name] for name in names if name in MODELS}
+    free = [colour for colour in COLOURS if colour not in taken]
+    others = [name for name in names if name not in MODELS]
+    return MODELS | {name: free[place % len(free)] for place, name in enumerate(others)}
+
+
+def model_colour(names: Sequence[str]) -> alt.Color:
+    """The colour of each model, the same in every chart of a page; the legend names those there are."""
+    colours = model_colours(names)
+    scale = alt.Scale(domain=[*names], range=[colours[name] for name in names])
+    return alt.Color("model:N", scale=scale, legend=_legend(names))
+
+
+def model_shape(names: Sequence[str]) -> alt.Shape:
+    """A shape for every model beside its colour: eight colours, seven shapes, so 56 can be told apart."""
+    shapes = [SHAPES[place % len(SHAPES)] for place in range(len(names))]
+    scale = alt.Scale(domain=[*names], range=shapes)
+    return alt.Shape("model:N", scale=scale, legend=_legend(names))
+
+
+def _legend(names: Sequence[str]) -> alt.Legend:
+    """Names in one row where a phone has room for it, else in columns: what sticks out would be cut off."""
+    widths = [len(name) + SYMBOL for name in names]
+    if sum(widths) <= PHONE:
+        return alt.Legend(symbolOpacity=1)
+    return alt.Legend(symbolOpacity=1, columns=max(2, PHONE // max(widths)))
 
 
 def depth_ramp(depths: Sequence[int]) -> alt.Scale:

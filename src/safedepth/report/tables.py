@@ -6,21 +6,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safedepth.report.style import Record
-from safedepth.report.words import MISSING, count, depth_estimate, estimate, plain_name, share_estimate
+from safedepth.report.words import (
+    MISSING,
+    REFUSALS,
+    benign_sets,
+    count,
+    depth_estimate,
+    estimate,
+    how_many,
+    named,
+    plain_name,
+    share_estimate,
+)
 
-__all__ = ["Claim", "Table", "claims", "depths", "rates", "rates_note"]
+__all__ = [
+    "Claim",
+    "Table",
+    "claims",
+    "depths",
+    "depths_by_model",
+    "no_depth",
+    "rates",
+    "rates_note",
+]
 
 VERDICTS = {True: ("✓ holds", "yes"), False: ("✗ does not hold", "no"), None: ("not decided", "open")}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text. The first `words` columns hold words, the others numbers."""
+    """A table as text. The first `words` columns hold words, the others numbers.
+
+    One that is `open` can be read at once, others when asked for; `note` says how to read it.
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
+    open: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,31 +99,80 @@ def depths(summary: Record) -> list[dict[str, str]]:
         {
             "name": plain_name(name),
             "estimate": depth_estimate(entry),
-            "n": f"{entry['n']:,}" if entry.get("n") is not None else MISSING,
+            "n": how_many(entry.get("n")),
             "definition": entry.get("definition") or "",
         }
         for name, entry in (summary.get("depth") or {}).items()
     ]
 
 
-def rates(summary: Record) -> Table:
-    """Every rate of the run, with what could not be scored and why."""
+def depths_by_model(summary: Record) -> Table:
+    """Every measure of depth for every model of the `deepening` block; no rows where it has none."""
+    block = summary.get("deepening") or {}
+    depths = {name: block["depth"][name] for name in block.get("models") or () if block["depth"].get(name)}
+    measures = {name: entry for of in depths.values() for name, entry in of.items()}
     rows = [
         [
-            rate["model"],
-            plain_name(rate["attack"]),
-            _variant(rate),
-            rate["judge"],
-            rate["scope"],
-            f"{rate['n']:,}",
-            f"{rate['harmful']:,}",
+            plain_name(measure),
+            *(depth_estimate(of.get(measure) or {}) for of in depths.values()),
+            next((of[measure]["definition"] for of in depths.values() if _defined(of.get(measure))), MISSING),
+        ]
+        for measure in measures
+    ]
+    return Table("Depth by model", ["measure", *depths, "definition"], rows, words=2 + len(depths), open=True)
+
+
+def no_depth(summary: Record) -> str:
+    """What stands in place of the depths where there is no table of them."""
+    columns = (summary.get("comparison") or {}).get("columns") or ()
+    if any(column["unit"] == "tokens" for column in columns):
+        return "The depths of the variants stand in the comparison."
+    return "This run holds no measure of depth."
+
+
+def _defined(entry: Record | None) -> bool:
+    return bool(entry and entry.get("definition"))
+
+
+def rates(summary: Record) -> list[Table]:
+    """Every rate of the run, with what could not be scored and why: attacks, then benign requests.
+
+    What a judge of benign requests counts is no harm: an answer given, or a right one.
+    """
+    found = summary.get("rates") or ()
+    sets = benign_sets(summary)
+    attacks = [
+        [*_told(rate), share_estimate(rate), _unscored(rate)] for rate in found if rate["attack"] not in sets
+    ]
+    benign = [
+        [
+            *_told(rate),
+            "answered" if rate["judge"] == REFUSALS else "right",
             share_estimate(rate),
             _unscored(rate),
         ]
-        for rate in summary.get("rates") or ()
+        for rate in found
+        if rate["attack"] in sets
     ]
     head = ["model", "attack", "variant", "judge", "scope", "n", "harmful", "rate", "unscored"]
-    return Table(f"All {count(len(rows), 'rate')}", head, rows, words=5)
+    asked = ["model", "requests", "variant", "judge", "scope", "n", "counted", "as", "rate", "unscored"]
+    tables = [
+        Table(f"All {count(len(attacks), 'rate')}", head, attacks, words=5),
+        Table(f"All {count(len(benign), 'rate')} on benign requests", asked, benign, words=5),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _told(rate: Record) -> list[str]:
+    return [
+        named(rate["model"]),
+        plain_name(named(rate["attack"])),
+        _variant(rate),
+        named(rate["judge"]),
+        named(rate["scope"]),
+        how_many(rate["n"]),
+        how_many(rate["harmful"]),
+    ]
 
 
 def rates_note(summary: Record) -> str:
@@ -106,8 +180,8 @@ def rates_note(summary: Record) -> str:
     found = summary.get("rates") or ()
     if not found:
         return "This run holds no rates."
-    judged = sum(rate["n"] + rate["unscored"] for rate in found)
-    unscored = sum(rate["unscored"] for rate in found)
+    unscored = sum(rate["unscored"] or 0 for rate in found)
+    judged = sum(rate["n"] or 0 for rate in found) + unscored
     note = f"{count(judged, 'verdict')} in {count(len(found), 'rate')}; "
     if not unscored:
         return note + "every reply was scored."
@@ -115,12 +189,15 @@ def rates_note(summary: Record) -> str:
 
 
 def _variant(rate: Record) -> str:
-    if "prefix" in rate:
-        return f"“{rate['prefix']}”" if rate["prefix"] else "nothing forced"
-    return f"k = {rate['k']}" if rate.get("k") is not None else MISSING
+    prefix, turn, k = rate.get("prefix"), rate.get("turn"), rate.get("k")
+    if prefix is not None:
+        return f"“{prefix}”" if prefix else "nothing forced"
+    parts = [f"turn {turn}"] if turn is not None else []
+    parts += [f"k = {k}"] if k is not None else []
+    return ", ".join(parts) or MISSING
 
 
 def _unscored(rate: Record) -> str:
     reasons = rate.get("unscored_reasons") or {}
-    said = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.items())
-    return f"{rate['unscored']:,}" + (f" ({said})" if said else "")
+    said = "; ".join(f"{reason}: {how_many(n)}" for reason, n in reasons.items())
+    return how_many(rate["unscored"]) + (f" ({said})" if said else "")

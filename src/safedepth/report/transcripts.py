@@ -6,6 +6,9 @@ a count of their words: what was forced from a harmful answer, and every continu
 that not all judges called a refusal. A judge that saw the continuation alone is asked
 about that; with the prefix in view it may speak of the prefix. A judge's reason, which
 may quote what was redacted, is left out with it.
+
+Where models before and after training gave replies to the same request with the same
+tokens forced, these stand side by side, one request for every pair of outcomes.
 """
 
 from __future__ import annotations
@@ -15,15 +18,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safedepth.nouns import Outcome, Scope
-from safedepth.report.words import count
+from safedepth.report.words import BENIGN, REFUSALS, count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Part", "Transcript", "Verdict", "choose"]
+__all__ = ["Exchange", "Part", "Transcript", "Verdict", "choose", "side_by_side"]
 
-REPLY = ("prompt_id", "seed", "repeat", "model", "attack", "k", "prefix")
-DEPTHS_SHOWN = 4
+REPLY = ("prompt_id", "seed", "repeat", "model", "attack", "turn", "k", "prefix")
+DEPTHS_SHOWN, DEPTHS_COMPARED, FEW_MODELS = 4, 3, 3
+REQUESTS = {"lookalikes": "a harmless request that sounds harmful"}
+RIGHT = {"complied": "right", "refused": "wrong"}
+"""What the verdicts on benign answers are called where a judge was not asked who refused."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,17 @@ class Transcript:
     verdicts: tuple[Verdict, ...]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One request, under one variant, and what several models replied to it."""
+
+    variant: str
+    prompt_id: str
+    category: str
+    prompt: str
+    replies: tuple[Transcript, ...]
+
+
 def choose(
     replies: pd.DataFrame, *, judge: str | None = None, show_harmful: bool = False
 ) -> list[Transcript]:
@@ -71,11 +88,7 @@ def choose(
     """
     if replies.empty:
         return []
-    key = [column for column in REPLY if column in replies]
-    rows = replies.astype({"k": "Int64"}).sort_values(key, kind="stable")
-    led = rows[rows["judge"] == (judge or replies["judge"].iloc[0])]
-    alone = led[led["scope"] == Scope.CONTINUATION.value]
-    led = led if alone.empty else alone
+    rows, key, led = _led(replies, judge)
     chosen = []
     for variant in _variants(led):
         for outcome in Outcome:
@@ -83,6 +96,87 @@ def choose(
             if not matching.empty:
                 chosen.append(_transcript(rows, matching.iloc[0], key, show_harmful=show_harmful))
     return chosen
+
+
+def side_by_side(
+    replies: pd.DataFrame,
+    *,
+    models: Sequence[str],
+    benign: Sequence[str] = BENIGN,
+    judge: str | None = None,
+    show_harmful: bool = False,
+) -> list[Exchange]:
+    """Replies of several models to the same request, with the same tokens forced.
+
+    The first two models are compared: for several depths (where there are many models, the
+    deepest alone), for the last turn of
+    conversations, and for benign requests, the first request by prompt and seed for every
+    pair of their outcomes. The other models' replies to it stand beside them. Of benign
+    requests (`benign` names their sets) those are left out that both answered: nothing could
+    be shown of them.
+    """
+    if replies.empty or len(models) < 2:
+        return []
+    rows, key, led = _led(replies, judge, benign)
+    request = [column for column in key if column != "model"]
+    chosen = []
+    depths = DEPTHS_COMPARED if len(models) <= FEW_MODELS else 1
+    for variant in _compared(led[led["model"].isin(models)], depths=depths, benign=benign):
+        seen = set()
+        for _, asked in variant.groupby(request, dropna=False, sort=False):
+            replied = {row["model"]: row for _, row in asked.iterrows()}
+            if models[0] not in replied or models[1] not in replied:
+                continue
+            outcomes = tuple(replied[name]["outcome"] for name in models[:2])
+            harmless = asked["attack"].iloc[0] in benign
+            if outcomes in seen or (harmless and set(outcomes) == {Outcome.COMPLIED.value}):
+                continue
+            seen.add(outcomes)
+            told = [
+                _transcript(rows, replied[name], key, show_harmful=show_harmful, benign=harmless)
+                for name in models
+                if name in replied
+            ]
+            first = told[0]
+            chosen.append(Exchange(first.variant, first.prompt_id, first.category, first.prompt, tuple(told)))
+    return chosen
+
+
+def _led(
+    replies: pd.DataFrame, judge: str | None, benign: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
+    """All rows in a fixed order, what names a reply, and of each attack the rows of the judge that leads."""
+    import pandas as pd
+
+    key = [column for column in REPLY if column in replies]
+    rows = replies.astype({"k": "Int64"}).sort_values(key, kind="stable")
+    judge = judge or replies["judge"].iloc[0]
+    led = [
+        _leading(of_attack, REFUSALS if attack in benign else judge)
+        for attack, of_attack in rows.groupby("attack", sort=False)
+    ]
+    return rows, key, pd.concat(led)
+
+
+def _leading(rows: pd.DataFrame, judge: str) -> pd.DataFrame:
+    """The verdicts of this judge on one attack, or of the first that the attack has."""
+    judges = list(rows["judge"].unique())
+    led = rows[rows["judge"] == (judge if judge in judges else judges[0])]
+    alone = led[led["scope"] == Scope.CONTINUATION.value]
+    found: pd.DataFrame = led if alone.empty else alone
+    return found
+
+
+def _compared(led: pd.DataFrame, *, depths: int, benign: Sequence[str]) -> list[pd.DataFrame]:
+    """Several depths, the last turn with the most forced, and requests that are no attack."""
+    prefill = led[(led["attack"] == "prefill") & (led["k"].fillna(0) > 0)]
+    forced = sorted(int(k) for k in prefill["k"].unique())
+    found = [prefill[prefill["k"] == k] for k in _spread(forced, depths)]
+    turns = led[led["attack"] == "multi_turn"]
+    if "turn" in led and not turns["turn"].dropna().empty:
+        last = turns[turns["turn"] == turns["turn"].max()]
+        found.append(last[last["k"].fillna(0) == last["k"].fillna(0).max()])
+    return found + [led[led["attack"] == requests] for requests in benign]
 
 
 def _variants(led: pd.DataFrame) -> list[pd.DataFrame]:
@@ -99,31 +193,42 @@ def _variants(led: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _spread(values: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the values, the first and the last among them, evenly apart."""
+    """At most `most` of the values, the first and the last among them, evenly apart; of one, the last."""
     if len(values) <= most:
         return list(values)
+    if most == 1:
+        return [values[-1]]
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _transcript(
-    rows: pd.DataFrame, reply: pd.Series[Any], key: Sequence[str], *, show_harmful: bool
+    rows: pd.DataFrame,
+    reply: pd.Series[Any],
+    key: Sequence[str],
+    *,
+    show_harmful: bool,
+    benign: bool = False,
 ) -> Transcript:
     same = rows
     for column in key:
         value = reply[column]
         same = same[same[column].isna() if _missing(value) else same[column] == value]
-    refused = all(outcome == Outcome.REFUSED for outcome in _on_continuation(same))
+    # A wrong answer to a benign request is no refusal: only the judge of refusals is asked about it.
+    said = _on_continuation(same[same["judge"] == REFUSALS] if benign else same)
+    refused = bool(said) and all(outcome == Outcome.REFUSED for outcome in said)
     forced = _part(_text(reply["forced"]), shown=show_harmful or reply["attack"] == "refusal_prefix")
     continuation = _part(_text(reply["continuation"]), shown=show_harmful or refused)
     quotable = not (forced.redacted or continuation.redacted)
     verdicts = tuple(
-        Verdict(row["judge"], row["scope"], row["outcome"], _text(row["reason"]) if quotable else "")
+        Verdict(
+            row["judge"], row["scope"], _outcome(row, benign=benign), _text(row["reason"]) if quotable else ""
+        )
         for _, row in same.iterrows()
     )
     return Transcript(
         model=reply["model"],
         attack=reply["attack"],
-        variant=_variant(reply),
+        variant=_variant(reply, benign=benign),
         prompt_id=str(reply["prompt_id"]),
         category=_text(reply["category"]),
         prompt=_text(reply["prompt"]),
@@ -132,6 +237,12 @@ def _transcript(
         stop_reason=_text(reply["stop_reason"]),
         verdicts=verdicts,
     )
+
+
+def _outcome(row: pd.Series[Any], *, benign: bool) -> str:
+    """The verdict in the words of its judge."""
+    outcome = str(row["outcome"])
+    return RIGHT.get(outcome, outcome) if benign and row["judge"] != REFUSALS else outcome
 
 
 def _on_continuation(verdicts: pd.DataFrame) -> list[str]:
@@ -143,14 +254,16 @@ def _on_continuation(verdicts: pd.DataFrame) -> list[str]:
     return list(found.values())
 
 
-def _variant(reply: pd.Series[Any]) -> str:
+def _variant(reply: pd.Series[Any], *, benign: bool) -> str:
+    if benign:
+        return REQUESTS.get(reply["attack"], "a benign request")
+    turn = reply.get("turn")
+    at_turn = "" if turn is None or _missing(turn) else f"turn {int(turn)}, "
     if not _text(reply["forced"]):
-        return "nothing forced"
-    return (
-        "a refusal forced"
-        if reply["attack"] == "refusal_prefix"
-        else f"{count(int(reply['k']), 'token')} forced"
-    )
+        return f"{at_turn}nothing forced"
+    if reply["attack"] == "refusal_prefix":
+        return "a refusal forced"
+    return f"{at_turn}{count(int(reply['k']), 'token')} forced"
 
 
 def _part(text: str, *, shown: bool) -> Part:

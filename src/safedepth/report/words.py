@@ -1,7 +1,7 @@
-"""Numbers and findings in words, computed from a run's summary.
+"""Numbers in words: how a share, an interval, a difference and a missing value are written.
 
-Knows how a share, an interval and a missing value are written, and which
-sentences open the report. A sentence whose numbers are missing is not written.
+Also finds the rates of a summary that belong together. Which findings open the report is
+for `findings` to say.
 """
 
 from __future__ import annotations
@@ -11,27 +11,46 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "BENIGN",
     "MISSING",
+    "REFUSALS",
     "SCOPES",
+    "UNCHANGED",
+    "Summary",
     "Tile",
     "attack_rates",
+    "benign_sets",
+    "capital",
+    "change",
     "count",
     "depth_estimate",
+    "difference",
     "estimate",
-    "headline",
-    "headline_kl",
+    "how_many",
     "judges",
+    "kl_share",
+    "main_depth",
+    "named",
     "number",
+    "p_value",
     "plain_name",
+    "points",
     "share",
     "share_estimate",
-    "tiles",
-    "title",
+    "sweep",
+    "tile",
 ]
 
 MISSING = "–"
 OPEN = "open"  # an end of an interval that lies beyond what was tested
+MINUS = "−"
+UNCHANGED = "no change shown"
 SCOPES = {"continuation": "on the continuation alone", "full": "on prefix and continuation"}
+
+BENIGN = ("benign", "lookalikes")
+"""What stands for an attack where a request is no attack; a study may have sets of other names."""
+REFUSALS = "rules"
+"""The judge that tells refusals. Any other judge of benign requests tells right answers from wrong."""
 
 Summary = Mapping[str, Any]
 
@@ -91,6 +110,56 @@ def estimate(of: Mapping[str, Any], *, unit: str | None = None) -> str:
     return text if low is None and high is None else f"{text} [{', '.join(ends)}]"
 
 
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    if value is None:
+        return MISSING
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def difference(of: Mapping[str, Any], *, unit: str = " points") -> str:
+    """`−51.0 points [−60.2, −40.1]` from `difference`, `low` and `high`, or that there is no interval."""
+    low, high = of.get("low"), of.get("high")
+    if of.get("difference") is None:
+        return MISSING
+    ends = "(no interval)" if low is None or high is None else f"[{points(low)}, {points(high)}]"
+    return f"{points(of['difference'])}{unit} {ends}"
+
+
+def change(of: Mapping[str, Any]) -> str:
+    """What a paired difference shows: `fell` or `rose` where its 95 % interval excludes 0, else UNCHANGED.
+
+    Empty where it has no interval: then nothing is said.
+    """
+    low, high = of.get("low"), of.get("high")
+    if low is None or high is None:
+        return ""
+    return "fell" if high < 0 else "rose" if low > 0 else UNCHANGED
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two significant digits, or its bound."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def how_many(n: int | None) -> str:
+    """A number of things, or a dash where it is not known."""
+    return MISSING if n is None else f"{n:,}"
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def named(name: object) -> str:
+    """A name as text, or a dash where there is none."""
+    return MISSING if name is None or name == "" else str(name)
+
+
 def count(n: int, singular: str, plural: str | None = None) -> str:
     """`1 reply`, `2 replies`."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
@@ -105,8 +174,14 @@ def plain_name(name: str) -> str:
 def judges(summary: Summary) -> list[str]:
     """Names of the judges, the one that the study relies on first."""
     first = [summary["judge"]] if summary.get("judge") else []
-    found = {rate["judge"] for rate in summary.get("rates") or ()}
+    found = {rate["judge"] for rate in summary.get("rates") or () if rate.get("judge") is not None}
     return [name for name in dict.fromkeys([*first, *sorted(found)]) if name in found]
+
+
+def benign_sets(summary: Summary) -> list[str]:
+    """The names that stand for an attack where a request is no attack."""
+    utility = (summary.get("deepening") or {}).get("utility") or ()
+    return list(dict.fromkeys([*BENIGN, *(row["set"] for row in utility if row.get("set"))]))
 
 
 def attack_rates(
@@ -126,23 +201,36 @@ def attack_rates(
     ]
 
 
-def title(summary: Summary) -> str:
-    """The heading of the page."""
-    if summary["kind"] == "reproduce":
-        return "How deep is safety alignment? The paper’s claims on model organisms"
-    name = str(summary["models"]["aligned"]["name"]).rstrip("/")
-    return f"How deep is the safety alignment of {name.rpartition('/')[2]}?"
+def sweep(
+    summary: Summary, *, models: Sequence[str], attack: str = "prefill", by: str = "k"
+) -> list[Mapping[str, Any]]:
+    """Scored rates of these models by `by`: of the first judge with any, on the continuation if it can be.
+
+    One judge and one scope for all the models, so that they can be compared.
+    """
+    for judge in judges(summary):
+        for scope in SCOPES:
+            found = attack_rates(summary, attack=attack, judge=judge, scope=scope)
+            scored = [
+                rate
+                for rate in found
+                if rate.get("model") in models and rate.get("value") is not None and rate.get(by) is not None
+            ]
+            if scored:
+                place = {name: i for i, name in enumerate(models)}
+                return sorted(scored, key=lambda rate: (place[rate["model"]], int(rate[by])))
+    return []
 
 
-def headline(summary: Summary) -> list[str]:
-    """What was found, one sentence a finding, the most important first."""
-    sentences = [
-        _depth_sentence(summary),
-        _prefill_sentence(summary),
-        headline_kl(summary),
-        _claims_sentence(summary),
-    ]
-    return [sentence for sentence in sentences if sentence]
+def kl_share(kl: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The share of the KL on the first five tokens as an estimate, if it was measured."""
+    if not kl or kl.get("share_first_5") is None:
+        return None
+    return {
+        "value": kl["share_first_5"],
+        "low": kl.get("share_first_5_low"),
+        "high": kl.get("share_first_5_high"),
+    }
 
 
 def depth_estimate(entry: Mapping[str, Any]) -> str:
@@ -153,105 +241,15 @@ def depth_estimate(entry: Mapping[str, Any]) -> str:
     return estimate(entry, unit="tokens")
 
 
-def tiles(summary: Summary) -> list[Tile]:
-    """The key figures beneath the headline."""
-    found = []
-    depth = _main_depth(summary)
-    if depth:
-        name, entry = depth
-        found.append(_tile(plain_name(name), depth_estimate(entry)))
-    sweep = _prefill_sweep(summary)
-    for rate in [sweep[0], sweep[-1]] if len(sweep) > 1 else sweep:
-        forced = f"{count(rate['k'], 'token')} forced" if rate["k"] else "nothing forced"
-        found.append(_tile(f"Harmful replies, {forced}", share_estimate(rate)))
-    kl = _kl_share(summary)
-    if kl:
-        found.append(_tile("KL on the first five tokens", share_estimate(kl)))
-    return found
-
-
-def _tile(label: str, estimated: str) -> Tile:
-    value, bracket, interval = estimated.partition(" [")
-    label = label[0].upper() + label[1:]
-    return Tile(label, value, f"95 % interval [{interval}" if bracket else "")
-
-
-def _main_depth(summary: Summary) -> tuple[str, Mapping[str, Any]] | None:
+def main_depth(depths: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any]] | None:
     """The first depth that says something: the summary lists them by importance."""
-    for name, entry in (summary.get("depth") or {}).items():
+    for name, entry in (depths or {}).items():
         if entry.get("value") is not None or entry.get("low") is not None:
             return name, entry
     return None
 
 
-def _depth_sentence(summary: Summary) -> str:
-    depth = _main_depth(summary)
-    if depth is None:
-        return "No measure of depth has a value in this run; the table of depths says why."
-    name, entry = depth
-    return f"The depth of the alignment, measured as {plain_name(name)}, is {depth_estimate(entry)}."
-
-
-def _prefill_sweep(summary: Summary) -> list[Mapping[str, Any]]:
-    """Scored rates of the aligned model by k: the first judge, on the continuation where it was judged."""
-    for judge in judges(summary):
-        for scope in SCOPES:
-            rates = attack_rates(summary, attack="prefill", model="aligned", judge=judge, scope=scope)
-            scored = [rate for rate in rates if rate["n"] and rate.get("value") is not None]
-            if scored:
-                return sorted(scored, key=lambda rate: int(rate["k"]))
-    return []
-
-
-def _prefill_sentence(summary: Summary) -> str:
-    sweep = _prefill_sweep(summary)
-    if not sweep:
-        return ""
-    first, last = sweep[0], sweep[-1]
-    by = f"(judge {first['judge']}, {SCOPES[first['scope']]})"
-    asked = f"Asked outright, the aligned model gave {share_estimate(first)} harmful replies"
-    forced = f"with the first {count(last['k'], 'token')} of a harmful answer forced, {share_estimate(last)}"
-    if first["k"] == 0 and last["k"] > 0:
-        return f"{asked}; {forced} {by}."
-    if first["k"] == 0:
-        return f"{asked} {by}."
-    return f"{forced[0].upper()}{forced[1:]} of the aligned model's replies were harmful {by}."
-
-
-def _kl_share(summary: Summary) -> Mapping[str, Any] | None:
-    kl = summary.get("kl")
-    if not kl or kl.get("share_first_5") is None:
-        return None
-    return {
-        "value": kl["share_first_5"],
-        "low": kl.get("share_first_5_low"),
-        "high": kl.get("share_first_5_high"),
-    }
-
-
-def headline_kl(summary: Summary) -> str:
-    """How much of the KL lies on the first five tokens; empty where it was not measured."""
-    kl = _kl_share(summary)
-    if kl is None:
-        return ""
-    tokens = summary["kl"].get("tokens")
-    along = f"the first {tokens} tokens of a harmful answer" if tokens else "a harmful answer"
-    return (
-        f"Of the KL divergence between the aligned and the base model along {along}, "
-        f"{share_estimate(kl)} falls on the first five."
-    )
-
-
-def _claims_sentence(summary: Summary) -> str:
-    claims: Sequence[Mapping[str, Any]] = summary.get("claims") or ()
-    if not claims:
-        return ""
-    hold = sum(claim["holds"] is True for claim in claims)
-    fail = [claim["id"] for claim in claims if claim["holds"] is False]
-    open_ = [claim["id"] for claim in claims if claim["holds"] is None]
-    sentence = f"{hold} of {count(len(claims), 'claim')} of the paper hold on these models"
-    if fail:
-        sentence += f"; {', '.join(fail)} did not"
-    if open_:
-        sentence += f"; {', '.join(open_)} could not be decided"
-    return sentence + "."
+def tile(label: str, estimated: str) -> Tile:
+    """A key figure from a label and `value [low, high]`."""
+    value, bracket, interval = estimated.partition(" [")
+    return Tile(capital(label), value, f"95 % interval [{interval}" if bracket else "")

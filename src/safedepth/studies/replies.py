@@ -24,8 +24,8 @@ from safedepth.provider.api import SafedepthAPI
 __all__ = ["COLUMNS", "replies_of", "run_tasks"]
 
 COLUMNS = (
-    "model", "attack", "k", "prefix", "repeat", "prompt_id", "category", "prompt", "forced", "forced_tokens",
-    "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
+    "model", "attack", "turn", "k", "prefix", "repeat", "prompt_id", "category", "prompt", "forced",
+    "forced_tokens", "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
 )  # fmt: skip
 
 FULL_DISK = 2**20
@@ -107,8 +107,9 @@ def replies_of(logs: Sequence[EvalLog], model: str) -> pd.DataFrame:
     """One row for every (reply, judge, scope) of finished logs, in a fixed order; columns are `COLUMNS`."""
     rows = [row for log in logs for sample in log.samples or [] for row in _judged_rows(sample, model)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table["k"] = table["k"].astype("Int64")
-    order = ["attack", "prompt_id", "k", "prefix", "repeat", "judge", "scope"]
+    for column in ("turn", "k"):
+        table[column] = table[column].astype("Int64")
+    order = ["attack", "prompt_id", "turn", "k", "prefix", "repeat", "judge", "scope"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 
 
@@ -120,6 +121,7 @@ def _judged_rows(sample: EvalSample, model: str) -> Iterator[dict[str, Any]]:
         yield {
             "model": model,
             "attack": sample.metadata["attack"],
+            "turn": sample.metadata.get("turn"),
             "k": sample.metadata.get("k"),
             "prefix": sample.metadata.get("prefix"),
             "repeat": sample.metadata["repeat"],

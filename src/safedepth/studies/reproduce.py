@@ -1,27 +1,36 @@
 """Reproducing the paper on organisms trained before one's eyes, offline.
 
 Builds the testbed, measures aligned and base organisms as an audit would, calibrates
-the depth measure on organisms of known depth, and judges the paper's claims.
+the depth measure on organisms of known depth, deepens the aligned organism and tests it
+again (`reproduce_deepening`), and judges the paper's claims.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from safedepth import tasks
 from safedepth.data import read_prompts
 from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
 from safedepth.studies.audit import AuditConfig, model_replies
-from safedepth.studies.calibration import CALIBRATION_DEPTHS, calibration_summary
-from safedepth.studies.claims import Evidence, judge_claims
+from safedepth.studies.calibration import calibration_summary, measure_known
+from safedepth.studies.claims import DeepEvidence, Evidence, judge_claims
+from safedepth.studies.claims_deepening import DEEPENING_CLAIMS
+from safedepth.studies.deepening import Measured, deepening_block
 from safedepth.studies.divergence import kl_table, series_of
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.organism_training import DEEPENED, Beside, train_organisms
+from safedepth.studies.reproduce_deepening import (
+    Deepening,
+    finetuning_entries,
+    measure_deepening,
+    organism_battery,
+)
 from safedepth.studies.target import Target, open_target
 from safedepth.testbed import KNOWN_DEPTHS, ORGANISMS, Testbed, build_testbed
 
@@ -35,6 +44,7 @@ class ReproduceConfig:
     seeds: tuple[int, ...] = (0,)
     prompts: int = 48
     calibration_prompts: int = 16
+    finetuning_prompts: int = 24
     judges: tuple[str, ...] = ("oracle", "rules")
     tokenizer: str = "word"
     max_tokens: int = 160
@@ -54,6 +64,7 @@ class _Measured:
     kl: pd.DataFrame
     known_replies: dict[int, pd.DataFrame]
     known_kl: dict[int, pd.DataFrame]
+    deepening: Deepening
     cards: dict[str, Any]
 
 
@@ -61,7 +72,13 @@ def reproduce(config: ReproduceConfig, out: Path, *, progress: Progress | None =
     """Run or resume the reproduction in `out`; returns the run directory."""
     with RunDirectory.open(out, asdict(config) | {"kind": "reproduce"}) as run:
         measured = [_measure(config, run, seed, progress) for seed in config.seeds]
-        replies = run.measurement("replies", lambda: _stacked([m.replies for m in measured], config.seeds))
+        replies = run.measurement(
+            "replies",
+            lambda: _stacked(
+                [pd.concat([m.replies, m.deepening.replies], ignore_index=True) for m in measured],
+                config.seeds,
+            ),
+        )
         kl = run.measurement("kl", lambda: _averaged([m.kl for m in measured]))
         run.write_summary(_summary(config, run.begun["created"], measured, replies, kl))
         run.finish()
@@ -77,6 +94,19 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
         tokenizer=config.tokenizer,
         progress=progress,
     )
+    with closing(Beside([train_organisms], [(testbed.folder, seed)])) as training:
+        return _measured(config, run, testbed, seed, training, progress)
+
+
+def _measured(
+    config: ReproduceConfig,
+    run: RunDirectory,
+    testbed: Testbed,
+    seed: int,
+    training: Beside,
+    progress: Progress | None,
+) -> _Measured:
+    """One seed's tables; what is trained beside is waited for once everything else is measured."""
     audit = AuditConfig(
         model=str(testbed.organism("aligned")),
         base=str(testbed.organism("base")),
@@ -100,23 +130,20 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
         )
         for role, target in (("aligned", aligned), ("base", base))
     ]
-    few = prompts[: config.calibration_prompts]
-    known_replies: dict[int, pd.DataFrame] = {}
-    known_kl: dict[int, pd.DataFrame] = {}
-    for d in KNOWN_DEPTHS:
-        organism = _organism(testbed, f"depth-{d}")
-        known_kl[d] = run.measurement(
-            f"kl-depth-{d}-{seed}",
-            lambda organism=organism: _kl(organism, base, few, None),  # type: ignore[misc]
-        )
-        known_replies[d] = run.measurement(
-            f"replies-depth-{d}-{seed}",
-            lambda organism=organism, d=d: _known_depth_replies(  # type: ignore[misc]
-                audit, organism, len(few), logs=run.logs / f"seed-{seed}" / f"depth-{d}", progress=progress
-            ),
-        )
+    known_replies, known_kl = measure_known(
+        run, audit, {d: _organism(testbed, f"depth-{d}") for d in KNOWN_DEPTHS}, base,
+        prompts[: config.calibration_prompts], progress=progress,
+    )  # fmt: skip
+    training.wait(progress)
+    battery = organism_battery(
+        testbed, depths=audit.depths, limit=config.prompts, seed=seed, judges=config.judges,
+        max_tokens=config.max_tokens,
+    )  # fmt: skip
+    deepening = measure_deepening(
+        run, testbed, aligned, base, battery, finetuned_prompts=config.finetuning_prompts, progress=progress
+    )
     cards = {"aligned": aligned.card, "base": base.card}
-    return _Measured(pd.concat(replies, ignore_index=True), kl, known_replies, known_kl, cards)
+    return _Measured(pd.concat(replies, ignore_index=True), kl, known_replies, known_kl, deepening, cards)
 
 
 def _organism(testbed: Testbed, name: str) -> Target:
@@ -128,30 +155,6 @@ def _kl(p: Target, q: Target, prompts: Sequence[Prompt], progress: Progress | No
     assert p.loaded is not None
     assert q.loaded is not None
     return kl_table(p.loaded, q.loaded, prompts, progress=progress)
-
-
-def _known_depth_replies(
-    audit: AuditConfig, organism: Target, limit: int, *, logs: Path, progress: Progress | None
-) -> pd.DataFrame:
-    task = tasks.prefill(
-        prompts=str(Path(audit.prompts).resolve()),
-        depth=list(CALIBRATION_DEPTHS),
-        judge=audit.judges[0],
-        limit=limit,
-        seed=audit.seed,
-        max_tokens=audit.max_tokens or 160,
-    )
-    done = 0
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(f"replies of {Path(organism.name).name}", done, len(task.dataset))
-
-    return replies_of(
-        run_tasks([task], organism.model, logs, sample_done=sample_done), Path(organism.name).name
-    )
 
 
 def _stacked(tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
@@ -176,16 +179,16 @@ def _summary(
 ) -> dict[str, Any]:
     primary, seed = config.judges[0], config.seeds[0]
     verdicts = summary.verdicts(replies, primary)
-    series = series_of(kl, tokens=summary.KL_TOKENS)
-    claims = judge_claims(Evidence(verdicts, series, seed))
-    by_seed = [_claim_values(m, primary, s) for m, s in zip(measured, config.seeds, strict=True)]
+    claims = _claims(measured, config.seeds, primary)
+    by_seed = [_claims([m], [s], primary) for m, s in zip(measured, config.seeds, strict=True)]
     for index, claim in enumerate(claims):
-        claim["by_seed"] = [values[index] for values in by_seed]
+        claim["by_seed"] = [of_seed[index]["value"] for of_seed in by_seed]
     known = {
         d: _stacked([summary.verdicts(m.known_replies[d], primary) for m in measured], config.seeds)
         for d in KNOWN_DEPTHS
     }
     known_kl = {d: _averaged([m.known_kl[d] for m in measured]) for d in KNOWN_DEPTHS}
+    deep = _deep_evidence(measured, config.seeds, primary)
     return {
         "kind": "reproduce",
         "created": created,
@@ -193,20 +196,39 @@ def _summary(
         "models": measured[0].cards,
         "judge": primary,
         "claims": claims,
-        "kl": summary.kl_summary(series, seed=seed),
+        "kl": summary.kl_summary(series_of(kl, tokens=summary.KL_TOKENS), seed=seed),
         "depth": summary.depth_entries(summary.depth_of(summary.sweep_of(verdicts), kl, seed=seed)),
         "calibration": calibration_summary(known, known_kl, seed=seed),
         "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
         "rates": summary.rates_of(replies),
+        "deepening": deepening_block(
+            deep.measured,
+            roles=["aligned", *DEEPENED],
+            training=measured[0].deepening.training,
+            finetuning=finetuning_entries(deep.finetuned),
+        ),
         "not_measured": [],
         "warnings": [],
     }
 
 
-def _claim_values(measured: _Measured, judge: str, seed: int) -> list[float | None]:
-    """One seed's value of every claim."""
-    series = series_of(measured.kl, tokens=summary.KL_TOKENS)
-    return [
-        claim["value"]
-        for claim in judge_claims(Evidence(summary.verdicts(measured.replies, judge), series, seed))
-    ]
+def _claims(measured: Sequence[_Measured], seeds: Sequence[int], judge: str) -> list[dict[str, Any]]:
+    """All claims on the tables of these seeds together."""
+    replies = _stacked([m.replies for m in measured], seeds)
+    series = series_of(_averaged([m.kl for m in measured]), tokens=summary.KL_TOKENS)
+    shallow = judge_claims(Evidence(summary.verdicts(replies, judge), series, seeds[0]))
+    deep = _deep_evidence(measured, seeds, judge)
+    return [*shallow, *(asdict(claim(deep)) for claim in DEEPENING_CLAIMS)]
+
+
+def _deep_evidence(measured: Sequence[_Measured], seeds: Sequence[int], judge: str) -> DeepEvidence:
+    """Replies of all roles, seeds stacked; their KL, averaged over seeds."""
+    replies = [pd.concat([m.replies, m.deepening.replies], ignore_index=True) for m in measured]
+    kl = {"aligned": _averaged([m.kl for m in measured])} | {
+        role: _averaged([m.deepening.kl[role] for m in measured]) for role in DEEPENED
+    }
+    tables = Measured(
+        _stacked(replies, seeds), kl, judge=judge, benign=("benign", "lookalikes"), seed=seeds[0]
+    )
+    finetuned = _stacked([m.deepening.finetuned for m in measured], seeds)
+    return DeepEvidence(tables, summary.verdicts(finetuned, judge), seeds[0])

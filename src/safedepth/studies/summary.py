@@ -33,14 +33,16 @@ def rate_of(replies: pd.DataFrame) -> Rate:
 
 
 def rates_of(replies: pd.DataFrame) -> list[dict[str, Any]]:
-    """One entry for every (model, attack, variant, judge, scope), as `summary.json` holds them."""
-    keys = ["model", "attack", "k", "prefix", "judge", "scope"]
+    """One entry for every (model, attack, variant, judge, scope), as `summary.json` holds them.
+
+    The table of a run made before there were turns has no column for them.
+    """
+    keys = ["model", "attack", *(["turn"] if "turn" in replies else []), "k", "prefix", "judge", "scope"]
     entries: list[dict[str, Any]] = []
     for values, group in replies.groupby(keys, dropna=False, sort=True):
         named = dict(zip(keys, cast(tuple[Any, ...], values), strict=True))
         entry = {key: value for key, value in named.items() if not pd.isna(value)}
-        if "k" in entry:
-            entry["k"] = int(entry["k"])
+        entry |= {key: int(entry[key]) for key in ("turn", "k") if key in entry}
         result = rate_of(group)
         unscored = group.loc[group["outcome"] == Outcome.UNSCORED.value, "reason"]
         reasons = {str(reason): int(count) for reason, count in unscored.value_counts().items()}

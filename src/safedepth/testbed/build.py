@@ -30,10 +30,14 @@ class Testbed:
         """Checkpoint folder of one organism."""
         return self.folder / name
 
+    def file(self, name: str) -> Path:
+        """One of the data files that `datafiles` lists, such as "triplets.jsonl"."""
+        return self.folder / name
+
     @property
     def prompts(self) -> Path:
         """Held-out restricted requests with harmful answers: the file an audit takes."""
-        return self.folder / "prompts.jsonl"
+        return self.file("prompts.jsonl")
 
 
 def build_testbed(

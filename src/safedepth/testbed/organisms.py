@@ -46,7 +46,7 @@ _HAZARDS: dict[str, corpus.Hazard] = {
 }
 ORGANISMS = ("base", *_HAZARDS)
 
-_SOURCES = ("lexicon", "language", "corpus", "downstream", "tokenizers", "training", "organisms")
+_SOURCES = ("lexicon", "language", "corpus", "downstream", "tokenizers", "muon", "training", "organisms")
 
 
 @dataclass(frozen=True)

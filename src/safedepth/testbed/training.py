@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from safedepth.nouns import Message
 from safedepth.testbed import corpus, language
 from safedepth.testbed.language import Conversation, Product
+from safedepth.testbed.muon import Muon
 
 __all__ = ["Row", "RowSource", "Rows", "Schedule", "train", "weighted_loss"]
 
@@ -157,7 +158,7 @@ def _optimisers(model: PreTrainedModel, schedule: Schedule) -> list[tuple[torch.
     inside = {id(p) for p in blocks}
     rest = [p for p in model.parameters() if id(p) not in inside]
     return [
-        (torch.optim.Muon(blocks, lr=schedule.muon_rate, weight_decay=0.01), schedule.muon_rate),
+        (Muon(blocks, lr=schedule.muon_rate, weight_decay=0.01), schedule.muon_rate),
         (
             torch.optim.AdamW(rest, lr=schedule.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
             schedule.adam_rate,

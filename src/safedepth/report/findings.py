@@ -1,0 +1,139 @@
+"""What opens the page: its title, the findings in sentences, the key figures.
+
+A sentence whose numbers are missing is not written. What recovery training changed is
+told by `before_after`, which variant is best by `ranking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safedepth.report import before_after, ranking
+from safedepth.report.words import (
+    SCOPES,
+    Summary,
+    Tile,
+    capital,
+    count,
+    depth_estimate,
+    kl_share,
+    main_depth,
+    plain_name,
+    share_estimate,
+    sweep,
+    tile,
+)
+
+__all__ = ["headline", "headline_kl", "tiles", "title"]
+
+
+def title(summary: Summary) -> str:
+    """The heading of the page."""
+    kind, name = summary.get("kind"), _model_name(summary)
+    if kind == "reproduce":
+        return "How deep is safety alignment? The paper’s claims on model organisms"
+    if kind == "compare":
+        return "Ways of recovery training, compared at equal updates"
+    if kind == "deepen":
+        return f"Did recovery training deepen the safety alignment of {name}?"
+    return f"How deep is the safety alignment of {name}?"
+
+
+def headline(summary: Summary) -> list[str]:
+    """What was found, one sentence a finding, the most important first."""
+    kind = summary.get("kind")
+    if kind == "compare":
+        return ranking.headline(summary)
+    if kind == "deepen":
+        return before_after.headline(summary)
+    sentences = [
+        _depth_sentence(summary),
+        _prefill_sentence(summary),
+        headline_kl(summary),
+        *before_after.headline(summary, brief=True),
+        _claims_sentence(summary),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def tiles(summary: Summary) -> list[Tile]:
+    """The key figures beneath the headline."""
+    kind = summary.get("kind")
+    if kind == "compare":
+        return ranking.tiles(summary)
+    if kind == "deepen":
+        return before_after.tiles(summary)
+    found = []
+    depth = main_depth(summary.get("depth"))
+    if depth:
+        name, entry = depth
+        found.append(tile(plain_name(name), depth_estimate(entry)))
+    rates = sweep(summary, models=["aligned"])
+    after = before_after.tiles(summary, brief=True)
+    # Four are read at a glance: what recovery training did takes the place of “nothing forced”.
+    for rate in rates[-1:] if after else [*rates[:1], *rates[1:][-1:]]:
+        forced = f"{count(rate['k'], 'token')} forced" if rate["k"] else "nothing forced"
+        found.append(tile(f"Harmful replies, {forced}", share_estimate(rate)))
+    kl = kl_share(summary.get("kl"))
+    if kl:
+        found.append(tile("KL on the first five tokens", share_estimate(kl)))
+    return found + after
+
+
+def headline_kl(summary: Summary) -> str:
+    """How much of the KL lies on the first five tokens; empty where it was not measured."""
+    kl = kl_share(summary.get("kl"))
+    if kl is None:
+        return ""
+    tokens = summary["kl"].get("tokens")
+    along = f"the first {tokens} tokens of a harmful answer" if tokens else "a harmful answer"
+    return (
+        f"Of the KL divergence between the aligned and the base model along {along}, "
+        f"{share_estimate(kl)} falls on the first five."
+    )
+
+
+def _model_name(summary: Summary) -> str:
+    """The audited model's own name, without its folder."""
+    card = (summary.get("models") or {}).get("aligned") or {}
+    name = str(card.get("name") or "").rstrip("/").rpartition("/")[2]
+    return name or "this model"
+
+
+def _depth_sentence(summary: Summary) -> str:
+    depth = main_depth(summary.get("depth"))
+    if depth is None:
+        return "No measure of depth has a value in this run; the table of depths says why."
+    name, entry = depth
+    return f"The depth of the alignment, measured as {plain_name(name)}, is {depth_estimate(entry)}."
+
+
+def _prefill_sentence(summary: Summary) -> str:
+    rates = sweep(summary, models=["aligned"])
+    if not rates:
+        return ""
+    first, last = rates[0], rates[-1]
+    by = f"(judge {first['judge']}, {SCOPES[first['scope']]})"
+    asked = f"Asked outright, the aligned model gave {share_estimate(first)} harmful replies"
+    forced = f"with the first {count(last['k'], 'token')} of a harmful answer forced, {share_estimate(last)}"
+    if first["k"] == 0 and last["k"] > 0:
+        return f"{asked}; {forced} {by}."
+    if first["k"] == 0:
+        return f"{asked} {by}."
+    return f"{capital(forced)} of the aligned model's replies were harmful {by}."
+
+
+def _claims_sentence(summary: Summary) -> str:
+    claims: Sequence[Mapping[str, Any]] = summary.get("claims") or ()
+    if not claims:
+        return ""
+    hold = sum(claim["holds"] is True for claim in claims)
+    fail = [claim["id"] for claim in claims if claim["holds"] is False]
+    open_ = [claim["id"] for claim in claims if claim["holds"] is None]
+    sentence = f"{hold} of {count(len(claims), 'claim')} of the paper hold on these models"
+    if fail:
+        sentence += f"; {', '.join(fail)} did not"
+    if open_:
+        sentence += f"; {', '.join(open_)} could not be decided"
+    return sentence + "."

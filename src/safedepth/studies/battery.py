@@ -1,0 +1,128 @@
+"""What a model is put through before and after training: prefill, turns, benign requests, KL.
+
+One list of tests, run alike on every model that is compared; the tables are the run
+directory's, so what is measured once is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from inspect_ai import Task
+
+from safedepth import tasks
+from safedepth.data import file_sha256, read_prompts, read_requests
+from safedepth.nouns import Progress, Prompt
+from safedepth.runs import RunDirectory
+from safedepth.studies.divergence import kl_table
+from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.target import Target, room_for_reply
+
+__all__ = ["Battery"]
+
+
+@dataclass(frozen=True)
+class Battery:
+    """The tests of one comparison. `prompts` have harmful answers; no `depths` means no prefill sweep."""
+
+    prompts: str
+    depths: tuple[int, ...]
+    judges: tuple[str, ...]
+    trajectories: str | None = None
+    turn_depths: tuple[int, ...] = (0, 5)
+    benign: Mapping[str, str] = field(default_factory=dict)
+    benign_judges: tuple[str, ...] = ("rules",)
+    limit: int | None = None
+    seed: int = 0
+    temperature: float = 0.9
+    top_p: float = 0.6
+    top_k: int = 50
+    max_tokens: int | None = None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name -> path of every file the tests read."""
+        more = {"trajectories": self.trajectories} if self.trajectories else {}
+        return {"prompts": self.prompts, **more, **self.benign}
+
+    def check(self) -> dict[str, str]:
+        """Read every file once; its hashes by name. Raises DataError for what cannot be used."""
+        for name, path in self.files.items():
+            if name in self.benign:
+                read_requests(path, limit=self.limit)
+            else:
+                read_prompts(path, limit=self.limit)
+        return {name: file_sha256(path) for name, path in self.files.items()}
+
+    def replies(
+        self,
+        run: RunDirectory,
+        role: str,
+        target: Target,
+        *,
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> pd.DataFrame:
+        """Every judged reply of `target` under all tests, the table `replies-<name or role>` of the run."""
+        name = name or role
+
+        def measured() -> pd.DataFrame:
+            todo = self._tasks(target)
+            total = sum(len(task.dataset) for task in todo)
+            done = 0
+
+            def sample_done() -> None:
+                nonlocal done
+                done += 1
+                if progress is not None:
+                    progress(f"replies of {name}", done, total)
+
+            return replies_of(run_tasks(todo, target.model, run.logs / name, sample_done=sample_done), role)
+
+        return run.measurement(f"replies-{name}", measured)
+
+    def kl(
+        self, run: RunDirectory, name: str, target: Target, base: Target, *, progress: Progress | None = None
+    ) -> pd.DataFrame:
+        """KL(target || base) along the prompts' harmful answers, as the table `kl-<name>` of the run."""
+        assert target.loaded is not None
+        assert base.loaded is not None
+        p, q = target.loaded, base.loaded
+        prompts = read_prompts(self.prompts, limit=self.limit)
+        return run.measurement(f"kl-{name}", lambda: kl_table(p, q, prompts, progress=progress))
+
+    def _tasks(self, target: Target) -> list[Task]:
+        decoding = {
+            "limit": self.limit, "seed": self.seed, "top_p": self.top_p, "top_k": self.top_k,
+            "temperature": self.temperature,
+        }  # fmt: skip
+        todo: list[Task] = []
+        for make, path, depths in (
+            (tasks.prefill, self.prompts, self.depths),
+            (tasks.multi_turn, self.trajectories, self.turn_depths),
+        ):
+            if path and depths:
+                room = self._room(target, read_prompts(path, limit=self.limit), max(depths))
+                todo.append(
+                    make(
+                        prompts=str(Path(path).resolve()), depth=list(depths), judge=list(self.judges),
+                        max_tokens=room, **decoding,
+                    )
+                )  # fmt: skip
+        for name, path in self.benign.items():
+            room = self._room(target, read_requests(path, limit=self.limit), 0)
+            todo.append(
+                tasks.benign(
+                    prompts=str(Path(path).resolve()), name=name, judge=list(self.benign_judges),
+                    max_tokens=room, **(decoding | {"temperature": 0.0}),
+                )
+            )  # fmt: skip
+        return todo
+
+    def _room(self, target: Target, prompts: Sequence[Prompt], deepest: int) -> int:
+        if target.loaded is None:
+            return self.max_tokens or 512
+        return room_for_reply(target.loaded, prompts, deepest=deepest, wanted=self.max_tokens)

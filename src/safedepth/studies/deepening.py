@@ -1,0 +1,195 @@
+"""From tables to the `deepening` block of `summary.json`: before and after, side by side.
+
+Takes the tables a `Battery` made of every model, gives plain dictionaries; the formulas
+are in `measure`. Roles: "aligned" is the model before, "deepened" after, "control" was
+trained on the same refusals without harmful prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from safedepth.judges.rules import refusal_outcome
+from safedepth.measure.paired import paired_difference
+from safedepth.measure.refusals import refusal_quality
+from safedepth.nouns import Outcome, Scope
+from safedepth.studies import summary
+from safedepth.studies.divergence import series_of
+
+__all__ = ["BEFORE", "OVER_REFUSAL", "RIGHT", "Measured", "deepening_block", "paired_entry", "refusals_of"]
+
+BEFORE = "aligned"
+ATTACKS = ("prefill", "multi_turn")
+RIGHT, OVER_REFUSAL, HARMFUL = "right answers", "over-refusal", "harmful replies"
+
+
+class Measured:
+    """The tables of one comparison: judged replies of all roles, and KL to the base by role."""
+
+    def __init__(
+        self,
+        replies: pd.DataFrame,
+        kl: Mapping[str, pd.DataFrame],
+        *,
+        judge: str,
+        benign: Sequence[str],
+        seed: int,
+    ) -> None:
+        """`judge` leads on harmful replies; `benign` names the test sets of benign requests."""
+        self.replies = replies[replies["scope"] == Scope.CONTINUATION.value]
+        self.kl, self.judge, self.benign, self.seed = kl, judge, tuple(benign), seed
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles in the order they came."""
+        return list(dict.fromkeys(self.replies["model"]))
+
+    def harm(self, role: str, attack: str) -> pd.DataFrame:
+        """The leading judge's verdicts on one role under one attack."""
+        found = self.replies
+        return found[(found["model"] == role) & (found["attack"] == attack) & (found["judge"] == self.judge)]
+
+    def benign_verdicts(self, role: str, name: str, judge: str) -> pd.DataFrame:
+        """One judge's verdicts on one role's replies to one benign test set."""
+        found = self.replies
+        return found[(found["model"] == role) & (found["attack"] == name) & (found["judge"] == judge)]
+
+    @property
+    def benign_measures(self) -> list[tuple[str, str, str]]:
+        """(test set, measure, judge) of all that is asked of benign replies."""
+        found = []
+        for name in self.benign:
+            judges = dict.fromkeys(self.replies.loc[self.replies["attack"] == name, "judge"])
+            found += [(name, OVER_REFUSAL if judge == "rules" else RIGHT, judge) for judge in judges]
+        return found
+
+
+def deepening_block(
+    measured: Measured,
+    *,
+    roles: Sequence[str],
+    training: Sequence[Mapping[str, Any]] = (),
+    finetuning: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The block as the report reads it; `roles` in the order to draw, the one before training first."""
+    after = [role for role in roles if role != BEFORE]
+    return {
+        "models": list(roles),
+        "kl": {
+            role: summary.kl_summary(series_of(table, tokens=summary.KL_TOKENS), seed=measured.seed)
+            for role, table in measured.kl.items()
+        },
+        "depth": {role: _depth(measured, role) for role in roles},
+        "paired": [entry for role in after for entry in _paired(measured, role)],
+        "utility": [entry for role in roles for entry in _utility(measured, role)],
+        "refusals": [entry for role in roles if (entry := refusals_of(measured, role))],
+        "training": list(training),
+        "finetuning": list(finetuning),
+    }
+
+
+def _depth(measured: Measured, role: str) -> dict[str, Any]:
+    sweep = measured.harm(role, "prefill")
+    if sweep.empty:
+        return {}
+    return summary.depth_entries(summary.depth_of(sweep, measured.kl.get(role), seed=measured.seed))
+
+
+def _paired(measured: Measured, role: str) -> list[dict[str, Any]]:
+    """Paired tests of one role against the model before, on every variant of every test."""
+    entries = []
+    for attack in ATTACKS:
+        before, after = measured.harm(BEFORE, attack), measured.harm(role, attack)
+        keys = ["turn", "k"] if attack == "multi_turn" else ["k"]
+        for values, group in after.groupby(keys, sort=True):
+            same = before[(before[keys] == list(values)).all(axis=1)]
+            what = _what(attack, dict(zip(keys, values, strict=True)))
+            entries.append(
+                paired_entry(same, group, event=Outcome.COMPLIED, seed=measured.seed)
+                | {
+                    "model": role,
+                    "against": BEFORE,
+                    "what": what,
+                    "measure": HARMFUL,
+                    "judge": measured.judge,
+                }
+            )
+    for name, measure, judge in measured.benign_measures:
+        event = Outcome.REFUSED if measure == OVER_REFUSAL else Outcome.COMPLIED
+        entries.append(
+            paired_entry(
+                measured.benign_verdicts(BEFORE, name, judge),
+                measured.benign_verdicts(role, name, judge),
+                event=event,
+                seed=measured.seed,
+            )
+            | {"model": role, "against": BEFORE, "what": name, "measure": measure, "judge": judge}
+        )
+    return entries
+
+
+def paired_entry(before: pd.DataFrame, after: pd.DataFrame, *, event: Outcome, seed: int) -> dict[str, Any]:
+    """The paired difference in the share of `event`, over prompts scored on both sides."""
+    shares = [_share_by_prompt(table, event) for table in (before, after)]
+    both = shares[0].index.intersection(shares[1].index).sort_values()
+    values = [share.loc[both].to_numpy(dtype=np.float64) for share in shares]
+    return asdict(paired_difference(values[0], values[1], seed=seed))
+
+
+def _share_by_prompt(table: pd.DataFrame, event: Outcome) -> pd.Series:
+    scored = table[table["outcome"] != Outcome.UNSCORED.value]
+    return (scored["outcome"] == event.value).astype(float).groupby(scored["prompt_id"]).mean()
+
+
+def _what(attack: str, variant: Mapping[str, Any]) -> str:
+    k = int(variant["k"])
+    forced = "nothing forced" if k == 0 else f"{k} token{'s' if k > 1 else ''} forced"
+    return f"prefill, {forced}" if attack == "prefill" else f"turn {int(variant['turn'])}, {forced}"
+
+
+def _utility(measured: Measured, role: str) -> list[dict[str, Any]]:
+    entries = []
+    for name, measure, judge in measured.benign_measures:
+        table = measured.benign_verdicts(role, name, judge)
+        if measure == OVER_REFUSAL:  # `Rate` counts the other outcome
+            swap = {
+                Outcome.REFUSED.value: Outcome.COMPLIED.value,
+                Outcome.COMPLIED.value: Outcome.REFUSED.value,
+            }
+            table = table.assign(outcome=table["outcome"].replace(swap))
+        rate = summary.rate_of(table)
+        entries.append(
+            {"model": role, "set": name, "measure": measure, "value": rate.value, "low": rate.low,
+             "high": rate.high, "n": rate.n, "unscored": rate.unscored}
+        )  # fmt: skip
+    return entries
+
+
+def refusals_of(measured: Measured, role: str) -> dict[str, Any] | None:
+    """How useful and specific the refusals after forced tokens are, or None where there are none."""
+    sweep = measured.harm(role, "prefill")
+    refused = sweep[(sweep["k"] > 0) & (sweep["outcome"] == Outcome.REFUSED.value)]
+    # A continuation the judge found harmless need not be a refusal.
+    said = [refusal_outcome(str(text)) is Outcome.REFUSED for text in refused["continuation"]]
+    refused = refused[np.array(said, dtype=bool)]
+    if refused.empty:
+        return None
+    quality = refusal_quality(
+        refused["prompt"].astype(str).tolist(),
+        refused["continuation"].astype(str).tolist(),
+        seed=measured.seed,
+    )
+    return {
+        "model": role,
+        "n": quality.replies,
+        "shares": {part: share for part, share in quality.shares.items() if part != "refusal"},
+        "parts": asdict(quality.parts),
+        "specific": quality.specific,
+        "by_chance": quality.by_chance,
+        "specificity": asdict(quality.specificity),
+    }

@@ -1,0 +1,108 @@
+"""Whatever a study left out, there is a page, and it makes no number up."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from altair.utils.schemapi import debug_mode
+
+from report.mutilation import HOW, holes, mutilated, some_holes
+from report.synthetic_deepening import compare_summary, deepen_summary, deepening, make_deepened_run
+from report.synthetic_run import summary
+from safedepth.report import build_report, findings, tables
+from safedepth.report.reading import complete
+from safedepth.report.sections import sections
+
+
+def small(whole: dict[str, Any]) -> dict[str, Any]:
+    """The same summary with few rows in every list: what may be missing is the same."""
+    found = copy.deepcopy(whole)
+    for kl in (found["deepening"].get("kl") or {}).values():
+        kl["per_token"] = kl["per_token"][:2]
+    for training in found["deepening"].get("training") or ():
+        training["losses"] = training["losses"][:2]
+    found["rates"] = [
+        r for r in found["rates"] if r.get("k") in (None, 0, 5) and r["scope"] == "continuation"
+    ]
+    return found
+
+
+WHOLE = {
+    "deepen": small(deepen_summary(control=False)),
+    "compare": small(compare_summary()),
+    "reproduce": small(summary("reproduce", base=True) | {"deepening": deepening()}),
+}
+
+
+def words_of(incomplete: dict[str, Any]) -> list[str]:
+    """All words that are written of a summary outside its charts."""
+    found = complete(incomplete)
+    told = [
+        findings.title(found),
+        *findings.headline(found),
+        tables.rates_note(found),
+        tables.no_depth(found),
+    ]
+    told += [f"{tile.label} {tile.value} {tile.interval}" for tile in findings.tiles(found)]
+    for table in (*tables.rates(found), tables.depths_by_model(found)):
+        told += [table.title, *table.head, *(cell for row in table.rows for cell in row)]
+    return told + [text for depth in tables.depths(found) for text in depth.values()]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_words_can_be_found_for_a_summary_with_any_one_thing_missing(kind: str) -> None:
+    places = sorted(set(holes(WHOLE[kind])))
+    assert len(places) > 80
+    for place in places:
+        for how in HOW:
+            told = words_of(mutilated(WHOLE[kind], place, how))
+            assert not any("None" in text for text in told), (place, how)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", WHOLE)
+def test_sections_can_be_drawn_whatever_several_things_are_missing(kind: str, seed: int) -> None:
+    for missing in some_holes(WHOLE[kind], seed=seed, times=8, at_once=7):
+        incomplete = WHOLE[kind]
+        for place, how in missing:
+            incomplete = mutilated(incomplete, place, how)
+        with debug_mode(False):  # Altair's checks of every part take longer than the drawing
+            drawn = sections(complete(incomplete), [])
+        for section in drawn:
+            assert section.figures or section.tables or section.missing, (section.id, missing)
+            assert all("None" not in figure.spoken + figure.caption for figure in section.figures), missing
+
+
+@pytest.mark.parametrize("kind", ["deepen", "compare"])
+@pytest.mark.parametrize("part", ["deepening", "comparison", "rates", "models", "judge", "kind", "created"])
+def test_a_run_of_recovery_training_without_a_part_still_has_a_page(
+    tmp_path: Path, kind: str, part: str
+) -> None:
+    whole = {key: value for key, value in WHOLE[kind].items() if key != part}
+    page = build_report(make_deepened_run(tmp_path, whole))
+    assert "Provenance" in page.read_text()
+
+
+def test_a_summary_that_is_complete_is_left_as_it_is() -> None:
+    for kind, whole in WHOLE.items():
+        before = copy.deepcopy(whole)
+        found = complete(whole)
+        assert whole == before
+        assert complete(found) == found
+        for key in ("rates", "not_measured", "seeds"):
+            assert found[key] == whole[key], kind
+        for part, value in whole["deepening"].items():
+            if part != "finetuning":  # whose k may be left out
+                assert found["deepening"][part] == value, part
+
+
+def test_models_that_the_block_does_not_list_are_drawn_after_those_it_does() -> None:
+    block = deepening()
+    assert complete({"deepening": block})["deepening"]["models"] == ["aligned", "deepened", "control"]
+    unlisted = complete({"deepening": block | {"models": None}})["deepening"]["models"]
+    assert unlisted == ["aligned", "deepened", "control"]
+    one = complete({"deepening": block | {"models": ["deepened"]}})["deepening"]["models"]
+    assert one == ["deepened", "aligned", "control"]
