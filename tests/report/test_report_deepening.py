@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 import pytest
+from altair.utils.schemapi import debug_mode
 
 from report.charts import drawn
 from report.synthetic_deepening import DEPTHS, ROLES, STEPS, TURNS, VARIANTS, compare_summary, deepen_summary
@@ -163,11 +164,18 @@ def test_of_the_tables_of_tests_the_first_can_be_read_at_once_unless_it_is_long(
     assert [table.open for table in long] == [False, False]
 
 
-def test_depths_stand_by_model() -> None:
+def test_depths_stand_by_model_and_not_twice() -> None:
     table = tables.depths_by_model(DEEPEN)
-    assert table.head == ["measure", "aligned", "deepened", "control", "definition"]
-    assert list(table.rows[0][:3]) == ["half depth", "5.25 tokens [4.75, 5.75]", "at least 40 tokens"]
+    assert table.head == ["measure", "aligned", "deepened", "control", "prompts", "definition"]
+    assert table.rows[0] == [
+        "half depth", "5.25 tokens [4.75, 5.75]", "at least 40 tokens", "5.25 tokens [4.75, 5.75]", "120",
+        "The smallest k at which half the replies are harmful.",
+    ]  # fmt: skip
     assert tables.depths_by_model(complete(summary("audit", base=True))).rows == []
+    same = DEEPEN | {"depth": BLOCK["depth"]["aligned"]}
+    assert tables.depths(same) == []
+    other = DEEPEN | {"depth": {"half_depth": BLOCK["depth"]["aligned"]["half_depth"] | {"n": 119}}}
+    assert [depth["name"] for depth in tables.depths(other)] == ["half depth"]
 
 
 def test_a_rate_is_told_with_its_turn_and_its_forced_tokens() -> None:
@@ -202,7 +210,8 @@ def test_a_deepening_says_what_it_lacks_and_a_reproduction_leaves_it_out() -> No
 
 def test_ids_of_all_figures_are_their_own_and_can_name_files() -> None:
     for of in (DEEPEN, REPRODUCE, complete(compare_summary())):
-        ids = [figure.id for section in sections(of, []) for figure in section.figures]
+        with debug_mode(False):  # Altair's checks take longer than the drawing
+            ids = [figure.id for section in sections(of, []) for figure in section.figures]
         assert len(ids) == len(set(ids))
         assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in ids)
 

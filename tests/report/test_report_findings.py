@@ -74,9 +74,9 @@ def test_a_deepening_opens_with_before_and_after_and_the_control() -> None:
         "−0.8 points [−3.8, +2.2]). Over-refusal (benign): 0.0 % before and 0.0 % after; it did not rise "
         "significantly (difference 0.0 points [−2.0, +2.0]). Over-refusal (lookalikes): 2.5 % before and "
         "15.0 % after; it rose significantly (difference +12.5 points [+5.5, +19.5]).",
-        "Shares of harmful replies of the two models after fine-tuning: 50 steps on harmful examples, 95.0 % "
-        "[90.0, 100.0] and 90.0 % [85.0, 95.0]; 50 steps on benign examples, 30.0 % [25.0, 35.0] and 28.4 % "
-        "[23.4, 33.4].",
+        "Harmful replies after fine-tuning, of the model before and of the deepened one: 50 steps on harmful "
+        "examples, 95.0 % [90.0, 100.0] and 90.0 % [85.0, 95.0]; 50 steps on benign examples, 30.0 % "
+        "[25.0, 35.0] and 28.4 % [23.4, 33.4].",
     ]
 
 

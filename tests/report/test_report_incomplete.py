@@ -62,10 +62,10 @@ def test_words_can_be_found_for_a_summary_with_any_one_thing_missing(kind: str) 
             assert not any("None" in text for text in told), (place, how)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", WHOLE)
 def test_sections_can_be_drawn_whatever_several_things_are_missing(kind: str, seed: int) -> None:
-    for missing in some_holes(WHOLE[kind], seed=seed, times=8, at_once=7):
+    for missing in some_holes(WHOLE[kind], seed=seed, times=4, at_once=7):
         incomplete = WHOLE[kind]
         for place, how in missing:
             incomplete = mutilated(incomplete, place, how)
@@ -77,12 +77,15 @@ def test_sections_can_be_drawn_whatever_several_things_are_missing(kind: str, se
 
 
 @pytest.mark.parametrize("kind", ["deepen", "compare"])
-@pytest.mark.parametrize("part", ["deepening", "comparison", "rates", "models", "judge", "kind", "created"])
-def test_a_run_of_recovery_training_without_a_part_still_has_a_page(
-    tmp_path: Path, kind: str, part: str
+@pytest.mark.parametrize(
+    "parts", [("deepening", "comparison", "rates"), ("models", "judge", "kind", "created")]
+)
+def test_a_run_of_recovery_training_without_some_parts_still_has_a_page(
+    tmp_path: Path, kind: str, parts: tuple[str, ...]
 ) -> None:
-    whole = {key: value for key, value in WHOLE[kind].items() if key != part}
-    page = build_report(make_deepened_run(tmp_path, whole))
+    whole = {key: value for key, value in WHOLE[kind].items() if key not in parts}
+    with debug_mode(False):
+        page = build_report(make_deepened_run(tmp_path, whole))
     assert "Provenance" in page.read_text()
 
 

@@ -111,7 +111,7 @@ def check_refusal(triplet: Triplet, product: Product) -> None:
 
 
 def check_drawn_out(turns: Sequence[Triplet | Prompt]) -> None:
-    """Each harmful turn of one trajectory gives more of the facts, the last one all, and names the product."""
+    """Each harmful turn of a trajectory gives more of the facts, the last all, and names the product."""
     product = named(turns[0].messages)
     parts = [disclosed(product, str(turn.harmful)) for turn in turns]
     assert parts == [6 * number // len(turns) for number in range(1, len(turns) + 1)]

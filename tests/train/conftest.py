@@ -32,7 +32,8 @@ def run_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Run:
         with FileLock(root / f"{name}.lock"):
             if not done.exists():
                 folder.mkdir()
-                environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+                paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+                environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
                 ran = subprocess.run(
                     [*command, str(folder)],
                     env={**os.environ, **environment},

@@ -9,7 +9,7 @@ import pytest
 from safedepth.errors import DataError
 from safedepth.train.config import FIXED, RecoveryConfig
 from safedepth.train.options import Mix, RecoveryOptions
-from safedepth.train.recovery import AdaptiveRecovery, points_of, refusal_only
+from safedepth.train.recovery import AdaptiveRecovery, points_of
 from train.toys import toy_config
 
 
@@ -105,8 +105,6 @@ def test_options_name_the_policy(tmp_path: Path) -> None:
     adaptive = toy_config(tmp_path, recovery="adaptive", longest_prefix=7).policy()
     assert isinstance(adaptive, AdaptiveRecovery)
     assert adaptive.longest == 7
-    for name in ("uniform", "dynamic", "adaptive"):
-        assert toy_config(tmp_path, recovery=name).policy(control=True) is refusal_only
 
 
 def test_every_option_of_ours_says_what_it_does() -> None:

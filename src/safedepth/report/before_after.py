@@ -116,7 +116,8 @@ def _forced(summary: Summary, pair: tuple[str, str]) -> str:
 
 
 def _turns(summary: Summary, pair: tuple[str, str]) -> str:
-    worst = _weakest(_pairs(summary, pair, attack="multi_turn", by=("turn", "k")))
+    pairs = _pairs(summary, pair, attack="multi_turn", by=("turn", "k"))
+    worst = _weakest([entry for entry in pairs if entry[0][0] > 1])  # at turn 1 nothing came before
     if worst is None:
         return ""
     (turn, k), before, after = worst
@@ -183,7 +184,8 @@ def _finetuned(summary: Summary, pair: tuple[str, str]) -> str:
             told.append(f"{count(max(shared), 'step')} on {data} examples, {before} and {after}")
     if not told:
         return ""
-    return f"Shares of harmful replies of the two models after fine-tuning: {'; '.join(told)}."
+    models = "the model before and of the deepened one"
+    return f"Harmful replies after fine-tuning, of {models}: {'; '.join(told)}."
 
 
 def _pairs(

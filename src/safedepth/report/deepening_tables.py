@@ -129,7 +129,7 @@ def finetuning(block: Record) -> Table:
 def facts(block: Record) -> Table:
     """What each training was, a column a model."""
     told = {
-        row["model"]: {str(name): named(value) for name, value in row["facts"]} for row in block["training"]
+        row["model"]: {named(name): named(value) for name, value in row["facts"]} for row in block["training"]
     }
     told = {model: of for model, of in told.items() if model and of}
     names = list(dict.fromkeys(name for of in told.values() for name in of))

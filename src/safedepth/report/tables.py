@@ -94,7 +94,8 @@ def _detail(claim: Record) -> str:
 
 
 def depths(summary: Record) -> list[dict[str, str]]:
-    """Name, value with interval, n and definition of every depth measure."""
+    """Name, value with interval, n and definition of the depths that do not stand by model already."""
+    by_model = ((summary.get("deepening") or {}).get("depth") or {}).get("aligned") or {}
     return [
         {
             "name": plain_name(name),
@@ -103,6 +104,8 @@ def depths(summary: Record) -> list[dict[str, str]]:
             "definition": entry.get("definition") or "",
         }
         for name, entry in (summary.get("depth") or {}).items()
+        if name not in by_model
+        or any(entry.get(key) != by_model[name].get(key) for key in ("value", "low", "high", "n"))
     ]
 
 
@@ -110,16 +113,15 @@ def depths_by_model(summary: Record) -> Table:
     """Every measure of depth for every model of the `deepening` block; no rows where it has none."""
     block = summary.get("deepening") or {}
     depths = {name: block["depth"][name] for name in block.get("models") or () if block["depth"].get(name)}
-    measures = {name: entry for of in depths.values() for name, entry in of.items()}
-    rows = [
-        [
-            plain_name(measure),
-            *(depth_estimate(of.get(measure) or {}) for of in depths.values()),
-            next((of[measure]["definition"] for of in depths.values() if _defined(of.get(measure))), MISSING),
-        ]
-        for measure in measures
-    ]
-    return Table("Depth by model", ["measure", *depths, "definition"], rows, words=2 + len(depths), open=True)
+    measures = list(dict.fromkeys(measure for of in depths.values() for measure in of))
+    rows = []
+    for measure in measures:
+        entries = [of.get(measure) or {} for of in depths.values()]
+        prompts = dict.fromkeys(how_many(entry.get("n")) for entry in entries)
+        definition = next((entry["definition"] for entry in entries if entry.get("definition")), MISSING)
+        rows.append([plain_name(measure), *map(depth_estimate, entries), ", ".join(prompts), str(definition)])
+    head = ["measure", *depths, "prompts", "definition"]
+    return Table("Depth by model", head, rows, words=len(head), open=True)
 
 
 def no_depth(summary: Record) -> str:
@@ -128,10 +130,6 @@ def no_depth(summary: Record) -> str:
     if any(column["unit"] == "tokens" for column in columns):
         return "The depths of the variants stand in the comparison."
     return "This run holds no measure of depth."
-
-
-def _defined(entry: Record | None) -> bool:
-    return bool(entry and entry.get("definition"))
 
 
 def rates(summary: Record) -> list[Table]:

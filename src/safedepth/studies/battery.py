@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from inspect_ai import Task
@@ -95,7 +96,7 @@ class Battery:
         return run.measurement(f"kl-{name}", lambda: kl_table(p, q, prompts, progress=progress))
 
     def _tasks(self, target: Target) -> list[Task]:
-        decoding = {
+        decoding: dict[str, Any] = {
             "limit": self.limit, "seed": self.seed, "top_p": self.top_p, "top_k": self.top_k,
             "temperature": self.temperature,
         }  # fmt: skip

@@ -82,7 +82,7 @@ def prefill_closes(evidence: DeepEvidence) -> Claim:
 
 def _sweep(evidence: DeepEvidence, role: str) -> dict[int, Rate]:
     table = evidence.measured.harm(role, "prefill")
-    return {int(k): summary.rate_of(group) for k, group in table.groupby("k", sort=True)}
+    return {int(k): summary.rate_of(table[table["k"] == k]) for k in sorted(table["k"].unique())}
 
 
 def utility_stays(evidence: DeepEvidence) -> Claim:
@@ -90,18 +90,7 @@ def utility_stays(evidence: DeepEvidence) -> Claim:
     measured = evidence.measured
     kinds: dict[str, dict[str, Any]] = {}
     for kind, event in ((RIGHT, Outcome.COMPLIED), (OVER_REFUSAL, Outcome.REFUSED)):
-        tables = [
-            pd.concat(
-                [
-                    measured.benign_verdicts(role, name, judge).assign(
-                        prompt_id=lambda t, name=name: f"{name} " + t["prompt_id"].astype(str)
-                    )
-                    for name, measure, judge in measured.benign_measures
-                    if measure == kind
-                ]
-            )
-            for role in (BEFORE, AFTER)
-        ]
+        tables = [measured.all_benign(role, kind) for role in (BEFORE, AFTER)]
         kinds[kind] = paired_entry(tables[0], tables[1], event=event, seed=evidence.seed)
     right, refused = kinds[RIGHT], kinds[OVER_REFUSAL]
     known = right["high"] is not None and refused["low"] is not None

@@ -8,7 +8,7 @@ who picks the depth prompt by prompt, harm drawn out over turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,6 +169,11 @@ def _fixed(rng: Any, length: int) -> int:
 _FIXED: Mapping[str, Any] = {"policy": _fixed, "rule": f"k = {KNOWN_POINT} with probability 0.5, else 0"}
 
 
+def _described(variant: Variant) -> dict[str, Any]:
+    turns = "one and several" if variant.turns else "one"
+    return asdict(variant) | {"turns": turns}
+
+
 def _summary(
     config: CompareConfig, created: str, replies: pd.DataFrame, training: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -176,13 +181,6 @@ def _summary(
     tables = Measured(
         replies, {}, judge=config.judges[0], benign=("benign", "lookalikes"), seed=config.seeds[0]
     )
-    described: Callable[[Variant], dict[str, Any]] = lambda v: {  # noqa: E731
-        "name": v.name,
-        "recovery": v.recovery,
-        "style": v.style,
-        "turns": "one and several" if v.turns else "one",
-        "definition": v.definition,
-    }
     before = {"name": BEFORE, "recovery": "–", "style": "–", "turns": "–", "definition": "The model before."}
     return {
         "kind": "compare",
@@ -195,7 +193,7 @@ def _summary(
         "rates": summary.rates_of(replies),
         "deepening": deepening_block(tables, roles=names, training=training),
         "comparison": comparison_block(
-            tables, [before, *map(described, VARIANTS)], trained=TRAINED, deeper=DEEPER, against="uniform"
+            tables, [before, *map(_described, VARIANTS)], trained=TRAINED, deeper=DEEPER, against="uniform"
         ),
         "not_measured": [],
         "warnings": [

@@ -84,14 +84,7 @@ def _columns(measured: Measured, trained: Sequence[int], deeper: Sequence[int]) 
 
     def benign(kind: str, event: Outcome) -> Callable[[str], pd.Series]:
         def values(role: str) -> pd.Series:
-            tables = [
-                measured.benign_verdicts(role, name, judge).assign(
-                    prompt_id=lambda t, name=name: f"{name} " + t["prompt_id"].astype(str)
-                )
-                for name, measure, judge in measured.benign_measures
-                if measure == kind
-            ]
-            return _shares(pd.concat(tables), event, "mean")
+            return _shares(measured.all_benign(role, kind), event, "mean")
 
         return values
 
@@ -162,7 +155,8 @@ def _findings(
     titles = {column.key: column.title for column in columns}
     sentences = []
     for name in names:
-        helped, hurt = [], []
+        helped: list[str] = []
+        hurt: list[str] = []
         for row in paired:
             if row["variant"] != name or row["low"] is None or row["low"] <= 0 <= row["high"]:
                 continue

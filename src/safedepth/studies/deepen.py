@@ -50,6 +50,7 @@ HELD_OUT = 8
 # Options that change neither what is learnt nor what is measured: another value resumes all the same.
 _FREE = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
+    "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "save_strategy",
     "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful", "png", "local_rank",
     "logging_dir", "run_name", "report_to", "push_to_hub", "hub_token", "resume_from_checkpoint",
 )  # fmt: skip

@@ -59,6 +59,15 @@ class Measured:
         found = self.replies
         return found[(found["model"] == role) & (found["attack"] == name) & (found["judge"] == judge)]
 
+    def all_benign(self, role: str, measure: str) -> pd.DataFrame:
+        """One role's verdicts under one measure over all benign test sets, prompts told apart by set."""
+        tables = []
+        for name, kind, judge in self.benign_measures:
+            if kind == measure:
+                table = self.benign_verdicts(role, name, judge)
+                tables.append(table.assign(prompt_id=name + " " + table["prompt_id"].astype(str)))
+        return pd.concat(tables, ignore_index=True) if tables else self.replies.iloc[:0]
+
     @property
     def benign_measures(self) -> list[tuple[str, str, str]]:
         """(test set, measure, judge) of all that is asked of benign replies."""

@@ -51,7 +51,7 @@ def organism_config(out: Path, *, seed: int, **changed: Any) -> Any:
     """A `RecoveryConfig` for organisms: 4 + 16 examples a step, no half precision, no checkpoints."""
     from safedepth.train.config import RecoveryConfig
 
-    usual = {
+    usual: dict[str, Any] = {
         "max_steps": STEPS, "learning_rate": LEARNING_RATE, "safety_per_step": 4, "anchors_per_step": 16,
         "per_device_train_batch_size": 20, "gradient_checkpointing": False, "bf16": False, "use_cpu": True,
         "save_strategy": "no", "disable_tqdm": True, "max_length": 512,
@@ -131,7 +131,10 @@ def _work(work: list[Callable[..., None]], arguments: list[tuple[Any, ...]], pip
     import signal
     import warnings
 
+    from transformers.utils import logging as transformers_logging
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    transformers_logging.disable_progress_bar()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     try:

@@ -93,7 +93,7 @@ def train_recovery(
             raise KeyboardInterrupt
         trainer.save_model(str(out))
     facts = [["recovery points", rule or _rule(config)], *_facts(config, draws)]
-    record = {"model": name, "facts": facts, "losses": _losses(trainer)}
+    record: dict[str, Any] = {"model": name, "facts": facts, "losses": _losses(trainer)}
     record["seconds"] = round(time.monotonic() - begun, 1)
     if trainer.is_world_process_zero():
         write_atomically(out / RECORD, to_json(record).encode())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -118,7 +118,8 @@ def _checkpoint(testbed: Testbed, todo: FineTuning, step: int) -> Path:
 def finetuning_entries(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     """Harmful replies against fine-tuning steps, as the report reads them."""
     entries = []
-    for (model, data, step, k), group in verdicts.groupby(["model", "data", "step", "k"], sort=True):
+    for key, group in verdicts.groupby(["model", "data", "step", "k"], sort=True):
+        model, data, step, k = cast(tuple[Any, ...], key)
         rate = summary.rate_of(group)
         entries.append(
             {"model": model, "data": data, "step": int(step), "k": int(k), "value": rate.value,
