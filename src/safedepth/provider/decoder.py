@@ -102,7 +102,7 @@ class Decoder:
             logits = self._forward(
                 ids[:, start:end],
                 position_ids=torch.arange(start, end, device=self.device)[None].expand(len(rows), -1),
-                past_key_values=cache,
+                cache=cache,
                 logits_to_keep=part.to(self.device),
             )
             if part.any():
@@ -118,7 +118,7 @@ class Decoder:
             torch.tensor(tokens, device=self.device)[:, None],
             position_ids=at[:, None],
             attention_mask=self._masks(at, columns),
-            past_key_values=cache,
+            cache=cache,
             logits_to_keep=1,
         )
         return logits[:, -1]
