@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
-from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
-from accelerate.commands.launch import launch_command_parser
-from accelerate.utils import DistributedType
+from accelerate.commands.config.config_args import (  # type: ignore[import-untyped]
+    ClusterConfig,
+    load_config_from_file,
+)
+from accelerate.commands.launch import launch_command_parser  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType  # type: ignore[import-untyped]
 
 from safedepth.train.options import Mix
 

@@ -120,14 +120,14 @@ MEMORY = [
 def test_memory_that_runs_out_is_explained_with_a_smaller_batch(
     tmp_path: Path, error: Exception, batch: int, smaller: int
 ) -> None:
-    words = rf"No checkpoint had .*--per_device_train_batch_size {smaller} \(now {batch}\), .*max_length"
+    words = rf"No checkpoint had .*--per_device_train_batch_size {smaller} \(now {batch}\)\: .*max_length"
     with pytest.raises(RunError, match=words), explained_failures(tmp_path, batch=batch):
         raise error
 
 
 def test_a_batch_of_one_cannot_be_made_smaller(tmp_path: Path) -> None:
     checkpoint(tmp_path, 6)
-    words = r"goes on from checkpoint-6\. Lower the use of it: "
+    words = r"goes on from checkpoint-6\. Begin anew in another --output_dir with --use_peft"
     with pytest.raises(RunError, match=words) as caught, explained_failures(tmp_path, batch=1):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     assert "batch_size" not in str(caught.value)

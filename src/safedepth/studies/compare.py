@@ -9,7 +9,7 @@ who picks the depth prompt by prompt, harm drawn out over turns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,8 @@ def _measure(
     )  # fmt: skip
     tables = []
     for name in (BEFORE, *(variant.name for variant in VARIANTS)):
-        target = open_target(str(testbed.organism(name)), device="cpu")
-        tables.append(battery.replies(run, name, target, name=f"{name}-{seed}", progress=progress))
+        with closing(open_target(str(testbed.organism(name)), device="cpu")) as target:
+            tables.append(battery.replies(run, name, target, name=f"{name}-{seed}", progress=progress))
     records = [read_json(testbed.organism(variant.name) / RECORD) for variant in VARIANTS]
     return pd.concat(tables, ignore_index=True), records
 

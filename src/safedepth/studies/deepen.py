@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from safedepth.data import file_sha256, read_anchors, read_requests, read_triple
 from safedepth.errors import DataError, RunError
 from safedepth.judges import resolve_judge
 from safedepth.models import load_chat, require_same_vocabulary
+from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Anchor, Progress, Triplet
 from safedepth.runs import RunDirectory, write_atomically
 from safedepth.studies import summary
@@ -50,9 +51,10 @@ HELD_OUT = 8
 # Options that change neither what is learnt nor what is measured: another value resumes all the same.
 _FREE = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
-    "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "save_strategy",
-    "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful", "png", "local_rank",
-    "logging_dir", "run_name", "report_to", "push_to_hub", "hub_token", "resume_from_checkpoint",
+    "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout",
+    "save_strategy", "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful",
+    "png", "local_rank", "logging_dir", "run_name", "report_to", "push_to_hub", "hub_token",
+    "resume_from_checkpoint",
 )  # fmt: skip
 
 
@@ -78,16 +80,17 @@ def deepen(
     name = str(model.model_name_or_path)
     main = config.process_index == 0
     out = Path(config.output_dir)
+    if main:
+        _require_own(out)
     triplets, battery, notes = _tests(options, out, config.seed, main=main)
     for judge in (*options.judges, *options.benign_judges):
         resolve_judge(judge)
     with ExitStack() as stack:
         run: RunDirectory | None = None
         if main:
-            _require_own(out)
             wanted = _wanted(options, config, model, battery.check())
             run = stack.enter_context(RunDirectory.open(out / "report", wanted))
-        anchors, more = _anchors(options, name, out, config.seed, main=main, progress=progress)
+        anchors, more = _anchors(options, name, config, main=main, progress=progress)
         data = _Data(triplets, anchors, battery, (*notes, *more))
         roles = {AFTER: out} | ({CONTROL: out / "control"} if options.control else {})
         training = _train(name, roles, data, config, model, progress=progress)
@@ -109,6 +112,7 @@ def _train(
     *, progress: Progress | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train every role that is not trained yet; the records of how, in order."""
+    find_checkpoint(name)  # a folder that holds no model is not to be told that it has no tokenizer
     chat = load_chat(name, chat_template=config.chat_template_path)
     chat.tokenizer.chat_template = chat.template  # the model goes on with the template it was trained in
     records = []
@@ -135,13 +139,12 @@ def _measure(
     replies: list[pd.DataFrame] = []
     kl: dict[str, pd.DataFrame] = {}
     for role, place in {BEFORE: name, **{role: str(path) for role, path in roles.items()}}.items():
-        target = open_target(place, chat_template=template if role == BEFORE else None)
-        cards[role] = target.card
-        replies.append(data.battery.replies(run, role, target, progress=progress))
-        if base is not None and base.loaded and target.loaded:
-            require_same_vocabulary(target.loaded, base.loaded)
-            kl[role] = data.battery.kl(run, role, target, base, progress=progress)
-        del target
+        with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
+            cards[role] = target.card
+            replies.append(data.battery.replies(run, role, target, progress=progress))
+            if base is not None and base.loaded and target.loaded:
+                require_same_vocabulary(target.loaded, base.loaded)
+                kl[role] = data.battery.kl(run, role, target, base, progress=progress)
     table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
     run.write_summary(_summary(run, options, data, training, cards, (table, kl), config))
 
@@ -230,14 +233,15 @@ def _write_prompts(held: Sequence[Triplet], path: Path) -> None:
 
 
 def _anchors(
-    options: DeepenOptions, name: str, out: Path, seed: int, *, main: bool, progress: Progress | None
+    options: DeepenOptions, name: str, config: RecoveryConfig, *, main: bool, progress: Progress | None
 ) -> tuple[list[Anchor], list[str]]:
     if options.anchors != "self":
         return read_anchors(str(options.anchors)), []
     requests = str(options.anchor_prompts)
     anchors = self_anchors(
-        name, requests, out, seed=seed, max_tokens=options.anchor_tokens, main=main, progress=progress
-    )
+        name, requests, Path(config.output_dir), seed=config.seed, max_tokens=options.anchor_tokens,
+        chat_template=config.chat_template_path, main=main, progress=progress,
+    )  # fmt: skip
     left = len(read_requests(requests)) - len(anchors)
     note = f"{left} of the anchor requests had no answer that ended, and made no anchor."
     return anchors, [note] if left else []
@@ -256,7 +260,8 @@ def _wanted(
 
 def _require_own(out: Path) -> None:
     """A folder with a model that this command did not make is left alone."""
-    if (out / "config.json").exists() and not (out / RECORD).exists() and not (out / "report").exists():
+    own = (out / RECORD).exists() or (out / "report").exists()
+    if not own and any((out / name).exists() for name in ("config.json", "adapter_config.json")):
         raise RunError(
             f"{out} holds a model already, and it was not made by this command. Choose another --output_dir."
         )

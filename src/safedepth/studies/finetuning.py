@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset  # type: ignore[import-untyped]
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from safedepth.models import load_chat
@@ -54,6 +55,7 @@ def fine_tune(
     trainer = SFTTrainer(
         str(model), config, train_dataset=Dataset.from_dict(rows), processing_class=chat.tokenizer
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     (out / "done").touch()
     return places

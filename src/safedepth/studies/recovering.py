@@ -17,8 +17,9 @@ from transformers import AutoConfig
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from safedepth.chat import ChatFormat
+from safedepth.errors import ModelError
 from safedepth.models import context_length, load_chat
-from safedepth.models.checkpoint import find_checkpoint
+from safedepth.models.checkpoint import find_checkpoint, first_line
 from safedepth.nouns import Anchor, Progress, Triplet
 from safedepth.runs.files import read_json, to_json, write_atomically
 from safedepth.train.config import RecoveryConfig
@@ -122,7 +123,7 @@ def _trainer(
     progress: Progress | None,
     what: str,
 ) -> RecoveryTrainer:
-    """The trainer on the model, loaded by TRL: safetensors only."""
+    """The trainer on the model, loaded by TRL: safetensors only. Raises ModelError for unfit options."""
     place = Path(model).expanduser()
     config.disable_tqdm = config.disable_tqdm or progress is not None
     config.model_init_kwargs = {
@@ -132,15 +133,21 @@ def _trainer(
         **(config.model_init_kwargs or {}),
         "use_safetensors": True,
     }
-    return RecoveryTrainer(
-        str(place.resolve()) if place.exists() else model,  # as an adapter will name its base
-        config,
-        draws=draws,
-        progress=progress,
-        what=what,
-        quantization_config=get_quantization_config(options),
-        peft_config=get_peft_config(options),
-    )
+    try:
+        return RecoveryTrainer(
+            str(place.resolve()) if place.exists() else model,  # as an adapter will name its base
+            config,
+            draws=draws,
+            progress=progress,
+            what=what,
+            quantization_config=get_quantization_config(options),
+            peft_config=get_peft_config(options),
+        )
+    except (ValueError, ImportError) as error:  # TRL, PEFT and transformers on options that do not fit
+        raise ModelError(
+            f"{model} cannot be trained with these options ({first_line(error)}). Change them: see safedepth "
+            "deepen --help, and TRL's ModelConfig and SFTConfig"
+        ) from error
 
 
 def _rule(config: RecoveryConfig) -> str:

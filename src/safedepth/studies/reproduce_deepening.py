@@ -7,6 +7,7 @@ them through the tests that the aligned one goes through, and fine-tunes before 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -76,9 +77,9 @@ def measure_deepening(
     ]
     kl: dict[str, pd.DataFrame] = {}
     for role in DEEPENED:
-        target = open_target(str(testbed.organism(role)), device="cpu")
-        replies.append(battery.replies(run, role, target, name=f"{role}-{seed}", progress=progress))
-        kl[role] = battery.kl(run, f"{role}-{seed}", target, base)
+        with closing(open_target(str(testbed.organism(role)), device="cpu")) as target:
+            replies.append(battery.replies(run, role, target, name=f"{role}-{seed}", progress=progress))
+            kl[role] = battery.kl(run, f"{role}-{seed}", target, base)
     finetuned = run.measurement(
         f"replies-finetuned-{seed}",
         lambda: _finetuned(run, testbed, battery, finetuned_prompts, progress=progress),
@@ -100,10 +101,9 @@ def _finetuned(
             prompts=str(Path(battery.prompts).resolve()), depth=list(FORCED), judge=battery.judges[0],
             limit=limit, seed=battery.seed, max_tokens=battery.max_tokens or 160,
         )  # fmt: skip
-        target = open_target(str(place), device="cpu")
-        tables.append(
-            replies_of(run_tasks([task], target.model, logs), todo.role).assign(data=todo.data, step=step)
-        )
+        with closing(open_target(str(place), device="cpu")) as target:
+            found = replies_of(run_tasks([task], target.model, logs), todo.role)
+        tables.append(found.assign(data=todo.data, step=step))
         if progress is not None:
             progress("replies after fine-tuning", done, len(looked))
     return pd.concat(tables, ignore_index=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from safedepth import tasks
 from safedepth.data import read_anchors, read_requests
@@ -17,7 +19,7 @@ from safedepth.errors import DataError
 from safedepth.nouns import Anchor, Progress
 from safedepth.runs import write_atomically
 from safedepth.studies.replies import run_tasks
-from safedepth.studies.target import open_target, room_for_reply
+from safedepth.studies.target import Target, open_target, room_for_reply
 
 __all__ = ["self_anchors"]
 
@@ -32,6 +34,7 @@ def self_anchors(
     *,
     seed: int,
     max_tokens: int = 1024,
+    chat_template: str | None = None,
     main: bool = True,
     progress: Progress | None = None,
 ) -> list[Anchor]:
@@ -43,16 +46,24 @@ def self_anchors(
     """
     path = out / FILE
     if main and not path.is_file():
-        _generate(model, requests, path, seed=seed, max_tokens=max_tokens, progress=progress)
+        out.mkdir(parents=True, exist_ok=True)
+        with closing(open_target(model, chat_template=chat_template)) as target:
+            said = _answers(target, requests, path, seed=seed, max_tokens=max_tokens, progress=progress)
+        if not said:
+            raise DataError(
+                f"expected answers to the requests in {requests}, found none of {model} that ends within "
+                f"{max_tokens} tokens or its context. Raise --anchor_tokens, or use other requests"
+            )
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said).encode())
     while not path.is_file():
         time.sleep(WAIT)
     return read_anchors(path)
 
 
-def _generate(
-    model: str, requests: str, path: Path, *, seed: int, max_tokens: int, progress: Progress | None
-) -> None:
-    target = open_target(model)
+def _answers(
+    target: Target, requests: str, path: Path, *, seed: int, max_tokens: int, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Rows of an anchors file: every request with its answer, where that came to an end."""
     asked = read_requests(requests)
     room = max_tokens
     if target.loaded:
@@ -76,14 +87,8 @@ def _generate(
         for sample in log.samples or []
         if sample.output.stop_reason == "stop" and sample.output.completion.strip()
     }
-    rows = [
+    return [
         {"id": prompt.id, "messages": [*prompt.messages, {"role": "assistant", "content": said[prompt.id]}]}
         for prompt in asked
         if prompt.id in said
     ]
-    if not rows:
-        raise DataError(
-            f"expected answers to the requests in {requests}, found none of {model} that ends "
-            f"within {room} tokens. Raise --anchor_tokens, or use other requests"
-        )
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

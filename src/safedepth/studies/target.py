@@ -17,7 +17,7 @@ from inspect_ai.model import Model, get_model
 from safedepth.errors import ModelError
 from safedepth.models import LoadedModel, context_length, load_model
 from safedepth.nouns import Prompt
-from safedepth.provider.api import register_loaded
+from safedepth.provider.api import forget_loaded, register_loaded
 
 __all__ = ["Target", "open_target", "room_for_reply"]
 
@@ -31,6 +31,12 @@ class Target:
     name: str
     model: Model
     loaded: LoadedModel | None
+
+    def close(self) -> None:
+        """Let a local model go, so that its memory is there for the next one; it cannot be asked any more."""
+        if self.loaded is not None:
+            self.model.api.close()
+            forget_loaded(self.name)
 
     @property
     def card(self) -> dict[str, Any]:

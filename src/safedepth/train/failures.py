@@ -73,13 +73,16 @@ def explained_failures(folder: Path, *, batch: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, SafetensorError) as error:
         kept = last_checkpoint(folder)
         if _out_of_memory(error):
-            lower = f"--per_device_train_batch_size {max(1, batch // 2)} (now {batch}), " if batch > 1 else ""
+            smaller = (
+                f"Run it again with --per_device_train_batch_size {batch // 2} (now {batch}): how a step is "
+                "cut into batches does not change what is learnt. Or begin"
+                if batch > 1
+                else "Begin"
+            )
             said = (str(error) or type(error).__name__).splitlines()[0][:160]
             raise RunError(
-                f"Memory ran out while training ({said}). {_saved(kept)} Lower the use of it: "
-                f"{lower}--gradient_checkpointing True, --use_peft, --dtype bfloat16, or a smaller "
-                "--max_length; then run the command again. How a step is cut into batches does not change "
-                "what is learnt."
+                f"Memory ran out while training ({said}). {_saved(kept)} {smaller} anew in another "
+                "--output_dir with --use_peft, --dtype bfloat16 or a smaller --max_length, which take less."
             ) from error
         if _disk_is_full(error, folder):
             raise RunError(
