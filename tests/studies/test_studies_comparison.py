@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ import pytest
 
 from safedepth.errors import RunError
 from safedepth.measure.statistics import wilson
-from safedepth.nouns import Outcome, Progress
+from safedepth.nouns import Outcome
 from safedepth.runs.files import to_json
 from safedepth.studies.comparison import comparison_block
 from safedepth.studies.deepening import Measured
 from safedepth.studies.organism_training import Beside
+from studies.beside_work import dying, failing, sleeping, told
 
 C, R, U = Outcome.COMPLIED.value, Outcome.REFUSED.value, Outcome.UNSCORED.value
 TRAINED, DEEPER = (0, 5), (20, 40)
@@ -50,9 +50,7 @@ def _measured(rows: list[dict[str, Any]]) -> Measured:
 
 
 def _block(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    block = comparison_block(
-        _measured(rows), VARIANTS, trained=TRAINED, deeper=DEEPER, against="uniform"
-    )  # fmt: skip
+    block = comparison_block(_measured(rows), VARIANTS, trained=TRAINED, deeper=DEEPER, against="uniform")
     to_json(block)  # which refuses a NaN
     return block
 
@@ -156,28 +154,6 @@ def test_every_number_of_the_block_is_finite_or_null() -> None:
         assert all(math.isfinite(value) for value in numbers)
     columns = {column["key"] for column in block["columns"]}
     assert {entry["column"] for entry in block["cells"]} <= columns
-
-
-def told(message: str, *, progress: Progress) -> None:
-    """For a second process: say how far it is."""
-    progress(message, 1, 2)
-
-
-def failing(message: str, *, progress: Progress) -> None:
-    """For a second process: go wrong after having said something."""
-    progress("before", 1, 1)
-    raise ValueError(message)
-
-
-def dying(*, progress: Progress) -> None:
-    """For a second process: end without a word, as when memory runs out."""
-    os._exit(3)
-
-
-def sleeping(*, progress: Progress) -> None:
-    """For a second process: never end by itself."""
-    progress("pid", os.getpid(), 1)
-    time.sleep(600)
 
 
 class _StopWaitingError(Exception):

@@ -15,12 +15,14 @@ import pandas as pd
 from inspect_ai import Task
 
 from safedepth import tasks
-from safedepth.data import file_sha256, read_prompts, read_requests
+from safedepth.chat import ChatFormat
+from safedepth.data import read_prompts, read_requests
+from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies.divergence import kl_table
 from safedepth.studies.replies import replies_of, run_tasks
-from safedepth.studies.target import Target, room_for_reply
+from safedepth.studies.target import Target, room_for_reply, room_within
 
 __all__ = ["Battery"]
 
@@ -47,16 +49,34 @@ class Battery:
     def files(self) -> dict[str, str]:
         """Name -> path of every file the tests read."""
         more = {"trajectories": self.trajectories} if self.trajectories else {}
-        return {"prompts": self.prompts, **more, **self.benign}
+        benign = {f"benign {name}": path for name, path in self.benign.items()}
+        return {"prompts": self.prompts, **more, **benign}
 
-    def check(self) -> dict[str, str]:
-        """Read every file once; its hashes by name. Raises DataError for what cannot be used."""
-        for name, path in self.files.items():
-            if name in self.benign:
-                read_requests(path, limit=self.limit)
-            else:
-                read_prompts(path, limit=self.limit)
-        return {name: file_sha256(path) for name, path in self.files.items()}
+    def check(self) -> None:
+        """Read every file once. Raises DataError for what cannot be used, also where answers are missing."""
+        for path, depths in self._attacked:
+            if not any(prompt.harmful for prompt in read_prompts(path, limit=self.limit)) and max(depths):
+                raise DataError(
+                    f"expected harmful answers beside the prompts of {path}, found none: nothing can be "
+                    "forced without them. Add them, or force nothing (--depths 0, --turn_depths 0)"
+                )
+        for path in self.benign.values():
+            read_requests(path, limit=self.limit)
+
+    def require_room(self, name: str, chat: ChatFormat, limit: int | None) -> None:
+        """Raise ModelError unless every reply of the model `name` fits its context of `limit` tokens."""
+        for path, depths in self._attacked:
+            prompts = read_prompts(path, limit=self.limit)
+            room_within(limit, name, chat, prompts, deepest=max(depths), wanted=self.max_tokens)
+        for path in self.benign.values():
+            asked = read_requests(path, limit=self.limit)
+            room_within(limit, name, chat, asked, deepest=0, wanted=self.max_tokens)
+
+    @property
+    def _attacked(self) -> list[tuple[str, tuple[int, ...]]]:
+        """The files whose prompts have harmful answers, with the depths to force."""
+        more = [(self.trajectories, self.turn_depths)] if self.trajectories else []
+        return [(path, depths) for path, depths in [(self.prompts, self.depths), *more] if depths]
 
     def replies(
         self,

@@ -138,8 +138,8 @@ def _more_columns() -> list[dict[str, Any]]:
 
 def _more_cells(measured: Measured, name: str) -> list[dict[str, Any]]:
     """Depth, and how useful and specific refusals after forced tokens are."""
-    depth = summary.depth_of(measured.harm(name, "prefill"), None, seed=measured.seed)["recovery_depth"]
-    cells = [{"variant": name, "column": "depth", **asdict(depth)}]
+    depth = summary.depth_of(measured.harm(name, "prefill"), None, seed=measured.seed).get("recovery_depth")
+    cells = [{"variant": name, "column": "depth", **asdict(depth)}] if depth else []
     quality = refusals_of(measured, name)
     if quality is not None:
         cells.append({"variant": name, "column": "parts", **quality["parts"]})

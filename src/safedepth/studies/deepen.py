@@ -12,12 +12,12 @@ report and the model card. Everything is resumed by the same command.
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +25,26 @@ import pandas as pd
 import torch
 from trl import ModelConfig
 
-from safedepth.data import file_sha256, read_anchors, read_requests, read_triplets
-from safedepth.errors import DataError, RunError
-from safedepth.judges import resolve_judge
+from safedepth.chat import ChatFormat
+from safedepth.errors import RunError, SafedepthError
+from safedepth.judges.reference import judge_name
 from safedepth.models import load_chat, require_same_vocabulary
 from safedepth.models.checkpoint import find_checkpoint
-from safedepth.nouns import Anchor, Progress, Triplet
-from safedepth.runs import RunDirectory, write_atomically
+from safedepth.nouns import Progress
+from safedepth.runs import RunDirectory
 from safedepth.studies import summary
-from safedepth.studies.battery import Battery
 from safedepth.studies.card import write_card
+from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_judges, require_measurable
 from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
 from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
-from safedepth.studies.self_anchors import self_anchors
 from safedepth.studies.target import open_target
 from safedepth.train.config import RecoveryConfig
 
 __all__ = ["deepen"]
 
 AFTER, CONTROL = "deepened", "control"
-HELD_OUT = 8
-"""Without test prompts of its own, one triplet in this many is held out of training for the test."""
+REPORT = "report"
 
 # Options that change neither what is learnt nor what is measured: another value resumes all the same.
 _FREE = (
@@ -58,16 +56,6 @@ _FREE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What is trained on, what is tested with, and what the reader should know of it."""
-
-    triplets: Sequence[Triplet]
-    anchors: Sequence[Anchor]
-    battery: Battery
-    warnings: tuple[str, ...]
-
-
 def deepen(
     options: DeepenOptions, config: RecoveryConfig, model: ModelConfig, *, progress: Progress | None = None
 ) -> Path | None:
@@ -76,24 +64,28 @@ def deepen(
     Raises a SafedepthError for every mistake of the user's, before any long work where it can
     be seen there; a KeyboardInterrupt leaves a checkpoint.
     """
-    options.check()
-    name = str(model.model_name_or_path)
-    main = config.process_index == 0
-    out = Path(config.output_dir)
-    if main:
-        _require_own(out)
-    triplets, battery, notes = _tests(options, out, config.seed, main=main)
-    for judge in (*options.judges, *options.benign_judges):
-        resolve_judge(judge)
-    with ExitStack() as stack:
+    with _own_option_names(), ExitStack() as stack:
+        options.check()
+        name, out = str(model.model_name_or_path), Path(config.output_dir)
+        main = config.process_index == 0
+        if main:
+            _require_own(out)
+        data = DeepenData.of(options, out, config.seed)
+        for judges in (options.judges, options.benign_judges):
+            require_judges(judges)
+        find_checkpoint(name)  # a folder that holds no model is not to be told that it has no tokenizer
+        chat = load_chat(name, chat_template=config.chat_template_path)
+        chat.tokenizer.chat_template = chat.template  # the model goes on with the template it was trained in
         run: RunDirectory | None = None
         if main:
-            wanted = _wanted(options, config, model, battery.check())
-            run = stack.enter_context(RunDirectory.open(out / "report", wanted))
-        anchors, more = _anchors(options, name, config, main=main, progress=progress)
-        data = _Data(triplets, anchors, battery, (*notes, *more))
+            run = stack.enter_context(_begun(out, _wanted(options, config, model, data.hashes(options))))
+            data.write_held_out()
+            if options.measure:
+                template = config.chat_template_path
+                require_measurable(data.battery, name, chat, base=options.base, chat_template=template)
+        data = data.with_anchors(options, name, chat, config, progress=progress)
         roles = {AFTER: out} | ({CONTROL: out / "control"} if options.control else {})
-        training = _train(name, roles, data, config, model, progress=progress)
+        training = _train(name, roles, data, config, model, chat=chat, progress=progress)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # what follows is the main process's alone
         if run is None:
@@ -104,17 +96,14 @@ def deepen(
             run.write_summary(_summary(run, options, data, training, {}, None, config))
         write_card(out, base_model=name, record=training[0], summary=run.summary(), adapter=model.use_peft)
         run.finish()
-    return out / "report"
+    return out / REPORT
 
 
 def _train(
-    name: str, roles: dict[str, Path], data: _Data, config: RecoveryConfig, model: ModelConfig,
-    *, progress: Progress | None,
+    name: str, roles: dict[str, Path], data: DeepenData, config: RecoveryConfig, model: ModelConfig,
+    *, chat: ChatFormat, progress: Progress | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train every role that is not trained yet; the records of how, in order."""
-    find_checkpoint(name)  # a folder that holds no model is not to be told that it has no tokenizer
-    chat = load_chat(name, chat_template=config.chat_template_path)
-    chat.tokenizer.chat_template = chat.template  # the model goes on with the template it was trained in
     records = []
     for role, folder in roles.items():
         own = copy(config)
@@ -129,7 +118,7 @@ def _train(
 
 
 def _measure(
-    run: RunDirectory, options: DeepenOptions, name: str, roles: dict[str, Path], data: _Data,
+    run: RunDirectory, options: DeepenOptions, name: str, roles: dict[str, Path], data: DeepenData,
     training: Sequence[dict[str, Any]], config: RecoveryConfig, *, progress: Progress | None,
 ) -> None:  # fmt: skip
     """Every model through the same tests, one at a time so that one fits where two would not."""
@@ -150,12 +139,12 @@ def _measure(
 
 
 def _summary(
-    run: RunDirectory, options: DeepenOptions, data: _Data, training: Sequence[dict[str, Any]],
+    run: RunDirectory, options: DeepenOptions, data: DeepenData, training: Sequence[dict[str, Any]],
     cards: dict[str, Any], tables: tuple[pd.DataFrame, dict[str, pd.DataFrame]] | None,
     config: RecoveryConfig,
 ) -> dict[str, Any]:  # fmt: skip
     replies, kl = tables if tables is not None else (pd.DataFrame(), {})
-    judge = options.judges[0].rpartition("@")[2]
+    judge = judge_name(options.judges[0])
     missing = []
     if tables is None:
         missing.append({"what": "before and after", "why": "it was not asked for (--measure False)"})
@@ -177,91 +166,50 @@ def _summary(
         "rates": summary.rates_of(replies) if tables is not None else [],
         "deepening": block,
         "not_measured": missing,
-        "warnings": list(data.warnings),
+        "warnings": list(data.notes),
     }
 
 
-def _tests(
-    options: DeepenOptions, out: Path, seed: int, *, main: bool
-) -> tuple[list[Triplet], Battery, list[str]]:
-    """The triplets to train on, and the tests; without test prompts some triplets are held out for them."""
-    triplets = read_triplets(str(options.triplets))
-    prompts, notes = options.prompts, []
-    if prompts is None:
-        held = _held_out(triplets, seed)
-        triplets = [triplet for triplet in triplets if triplet not in held]
-        prompts = str(out / "held-out.jsonl")
-        if main:
-            _write_prompts(held, Path(prompts))
-        notes.append(
-            f"No test prompts were given (--prompts): {len(held)} of the triplets were held out of training "
-            "for the test. They come from the same source as what was trained on."
-        )
-    battery = Battery(
-        prompts=prompts,
-        depths=options.depth_list,
-        judges=options.judges,
-        trajectories=options.trajectories,
-        turn_depths=options.turn_depth_list,
-        benign=options.benign_files,
-        benign_judges=options.benign_judges,
-        limit=options.limit,
-        seed=seed,
-        max_tokens=options.max_tokens,
-    )
-    return triplets, battery, notes
-
-
-def _held_out(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
-    """One trajectory in `HELD_OUT`, whole, at least two."""
-    ids = sorted({triplet.id.partition("/t")[0] for triplet in triplets})
-    if len(ids) < HELD_OUT:
-        raise DataError(
-            f"expected --prompts FILE to test with, or at least {HELD_OUT} triplets to hold some out of, "
-            f"found {len(ids)} triplets"
-        )
-    chosen = set(random.Random(f"held out {seed}").sample(ids, max(2, len(ids) // HELD_OUT)))
-    return [triplet for triplet in triplets if triplet.id.partition("/t")[0] in chosen]
-
-
-def _write_prompts(held: Sequence[Triplet], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = (
-        {"id": t.id, "messages": [*t.messages, {"role": "assistant", "content": t.harmful}]} for t in held
-    )
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def _anchors(
-    options: DeepenOptions, name: str, config: RecoveryConfig, *, main: bool, progress: Progress | None
-) -> tuple[list[Anchor], list[str]]:
-    if options.anchors != "self":
-        return read_anchors(str(options.anchors)), []
-    requests = str(options.anchor_prompts)
-    anchors = self_anchors(
-        name, requests, Path(config.output_dir), seed=config.seed, max_tokens=options.anchor_tokens,
-        chat_template=config.chat_template_path, main=main, progress=progress,
-    )  # fmt: skip
-    left = len(read_requests(requests)) - len(anchors)
-    note = f"{left} of the anchor requests had no answer that ended, and made no anchor."
-    return anchors, [note] if left else []
-
-
 def _wanted(
-    options: DeepenOptions, config: RecoveryConfig, model: ModelConfig, hashes: dict[str, str]
+    options: DeepenOptions, config: RecoveryConfig, model: ModelConfig, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """All that decides the result, with the hashes of the files: what a resumed run must agree with."""
-    files = {"triplets": options.triplets, "anchors": options.anchor_prompts or options.anchors}
-    hashes = {name: file_sha256(str(path)) for name, path in files.items()} | hashes
     trained = {key: value for key, value in config.to_dict().items() if key not in _FREE}
     asked = {key: value for key, value in asdict(options).items() if key not in _FREE}
     return {"kind": "deepen", "model": asdict(model), "training": trained, "sha256": hashes, **asked}
 
 
+@contextmanager
+def _begun(out: Path, wanted: Mapping[str, Any]) -> Iterator[RunDirectory]:
+    """The run in `out`; a mistake found before anything was made leaves none, so that it can be mended."""
+    with RunDirectory.open(out / REPORT, wanted) as run:
+        try:
+            yield run
+        except SafedepthError:
+            if {path.name for path in out.iterdir()} <= {REPORT, HELD_OUT_FILE}:
+                shutil.rmtree(run.path)
+            raise
+
+
 def _require_own(out: Path) -> None:
-    """A folder with a model that this command did not make is left alone."""
-    own = (out / RECORD).exists() or (out / "report").exists()
-    if not own and any((out / name).exists() for name in ("config.json", "adapter_config.json")):
+    """A folder with a model, or checkpoints of one, that this command did not make is left alone."""
+    if (out / REPORT / "config.json").exists():
+        return
+    names = ("config.json", "adapter_config.json", "*.safetensors", "checkpoint-*", RECORD)
+    found = sorted(path.name for name in names for path in out.glob(name))
+    if found:
         raise RunError(
-            f"{out} holds a model already, and it was not made by this command. Choose another --output_dir."
+            f"{out} holds a model already ({found[0]}), and no {REPORT}/config.json that says that this "
+            "command made it. Choose another --output_dir."
         )
+
+
+@contextmanager
+def _own_option_names() -> Iterator[None]:
+    """Errors from below name the options as `safedepth audit` has them; say them as they are called here."""
+    try:
+        yield
+    except SafedepthError as error:
+        said = re.sub(r"--out\b", "--output_dir", str(error))
+        error.args = (re.sub(r"--chat-template\b(?!-)", "--chat_template_path", said),)
+        raise

@@ -50,7 +50,7 @@ class DeepenOptions:
     @property
     def judges(self) -> tuple[str, ...]:
         """The judges of harmful replies, the leading one first."""
-        return tuple(self.judge or ["rules"])
+        return tuple(dict.fromkeys(self.judge or ["rules"]))
 
     @property
     def benign_judges(self) -> tuple[str, ...]:

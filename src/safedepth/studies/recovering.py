@@ -25,11 +25,12 @@ from safedepth.runs.files import read_json, to_json, write_atomically
 from safedepth.train.config import RecoveryConfig
 from safedepth.train.draws import Draws
 from safedepth.train.failures import explained_failures, last_checkpoint
+from safedepth.train.options import Mix
 from safedepth.train.recovery import RECOVERIES, AdaptiveRecovery, RecoveryPolicy, refusal_only
 from safedepth.train.styles import style_named
 from safedepth.train.trainer import RecoveryTrainer
 
-__all__ = ["CONTROL_POLICY", "RECORD", "train_recovery"]
+__all__ = ["CONTROL_POLICY", "RECORD", "plan", "train_recovery"]
 
 RECORD = "training.json"
 """Written last into a trained model's folder: how it was made, its losses, and that it is whole."""
@@ -69,19 +70,7 @@ def train_recovery(
     what = "training" if name == "deepened" else f"training {name}"
     policy = policy or config.policy()
     chat = chat or load_chat(model)
-    draws = Draws(
-        chat,
-        triplets,
-        anchors,
-        mix=config.mix,
-        steps=config.steps(len(triplets)),
-        seed=config.seed,
-        recovery=policy,
-        style=style_named(config.refusal_style, triplets),
-        longest=0 if policy is refusal_only else config.longest_prefix,
-        max_length=_longest(model, config),
-        progress=(lambda done, total: progress("reading data", done, total)) if progress else _silent,
-    )
+    draws = plan(model, config, triplets, anchors, chat=chat, policy=policy, progress=progress)
     begun = time.monotonic()
     kept = last_checkpoint(out)
     with explained_failures(out, batch=config.per_device_train_batch_size):
@@ -103,6 +92,37 @@ def train_recovery(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return record
+
+
+def plan(
+    model: str,
+    config: RecoveryConfig,
+    triplets: Sequence[Triplet],
+    anchors: Sequence[Anchor],
+    *,
+    chat: ChatFormat,
+    policy: RecoveryPolicy | AdaptiveRecovery | None = None,
+    mix: Mix | None = None,
+    progress: Progress | None = None,
+) -> Draws:
+    """The examples of the training that `config` describes, or of one with another policy or mix.
+
+    Raises DataError or TemplateError for data that does not fit the model.
+    """
+    policy = policy or config.policy()
+    return Draws(
+        chat,
+        triplets,
+        anchors,
+        mix=mix or config.mix,
+        steps=config.steps(len(triplets)),
+        seed=config.seed,
+        recovery=policy,
+        style=style_named(config.refusal_style, triplets),
+        longest=0 if policy is refusal_only else config.longest_prefix,
+        max_length=_longest(model, config),
+        progress=(lambda done, total: progress("reading data", done, total)) if progress else _silent,
+    )
 
 
 def _longest(model: str, config: RecoveryConfig) -> int | None:

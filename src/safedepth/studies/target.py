@@ -14,12 +14,13 @@ from typing import Any
 from inspect_ai._util.registry import registry_find, registry_info
 from inspect_ai.model import Model, get_model
 
+from safedepth.chat import ChatFormat
 from safedepth.errors import ModelError
 from safedepth.models import LoadedModel, context_length, load_model
 from safedepth.nouns import Prompt
 from safedepth.provider.api import forget_loaded, register_loaded
 
-__all__ = ["Target", "open_target", "room_for_reply"]
+__all__ = ["Target", "is_served", "open_target", "room_for_reply", "room_within"]
 
 LOCAL = "safedepth"
 
@@ -53,7 +54,7 @@ def open_target(
     Inspect cannot make the model (a provider's package or key that is missing, say).
     """
     provider, _, rest = name.partition("/")
-    if not Path(name).exists() and provider != LOCAL and provider in _inspect_providers():
+    if is_served(name):
         try:
             return Target(name, get_model(name), None)
         except Exception as error:
@@ -62,6 +63,11 @@ def open_target(
     loaded = load_model(path, chat_template=chat_template, dtype=dtype, device=device)
     register_loaded(path, loaded)
     return Target(path, get_model(f"{LOCAL}/{path}", memoize=False), loaded)
+
+
+def is_served(name: str) -> bool:
+    """Whether `name` means a model that Inspect reaches through a server."""
+    return not Path(name).exists() and name.partition("/")[0] in _inspect_providers()
 
 
 def _inspect_providers() -> set[str]:
@@ -77,9 +83,22 @@ def room_for_reply(
     Raises ModelError naming the first prompt for which the context is too short.
     """
     limit = context_length(loaded.model)
+    return room_within(limit, loaded.card.name, loaded.chat, prompts, deepest=deepest, wanted=wanted)
+
+
+def room_within(
+    limit: int | None,
+    name: str,
+    chat: ChatFormat,
+    prompts: Sequence[Prompt],
+    *,
+    deepest: int,
+    wanted: int | None,
+) -> int:
+    """`room_for_reply` of a model that is not loaded, by its context length (None: no limit)."""
     longest, where = 0, ""
     for prompt in prompts:
-        encoded = loaded.chat.encode(prompt.messages, prompt.harmful)
+        encoded = chat.encode(prompt.messages, prompt.harmful)
         answer = len(encoded.ids) - encoded.prompt_tokens
         needed = max(encoded.prompt_tokens + min(deepest, answer), len(encoded.ids) - (wanted or 1))
         if needed > longest:
@@ -89,7 +108,7 @@ def room_for_reply(
     room = limit - longest
     if room < (wanted or 1):
         raise ModelError(
-            f"{loaded.card.name} has a context of {limit} tokens; prompt {where!r} with its forced answer "
+            f"{name} has a context of {limit} tokens; prompt {where!r} with its forced answer "
             f"takes {longest} and {wanted or 1} more were asked for. "
             "Use shorter prompts, or smaller --depths or --max-tokens."
         )

@@ -42,4 +42,11 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
         )
     if not config.output_dir or config.output_dir == "trainer_output":
         raise DataError("expected --output_dir DIR: where the trained model and its report go")
+    if model.model_revision != "main":
+        raise DataError(
+            f"expected no --model_revision, found {model.model_revision!r}: only the trainer would heed it. "
+            "Download that revision (hf download) and give its folder"
+        )
+    if config.trust_remote_code:
+        raise DataError("expected a model that transformers knows: code that a model brings is not run")
     return options, config, model
