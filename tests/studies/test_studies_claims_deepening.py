@@ -27,7 +27,8 @@ TOKENS = 12
 def _reply(model: str, prompt: int, k: int | None, outcome: str, **more: Any) -> dict[str, Any]:
     usual = {
         "model": model, "attack": "prefill", "turn": None, "k": k, "prompt_id": f"p{prompt}", "seed": 0,
-        "judge": "oracle", "scope": "continuation", "outcome": outcome, "prompt": "How?", "continuation": "No.",
+        "judge": "oracle", "scope": "continuation", "outcome": outcome, "prompt": "How?",
+        "continuation": "No.",
     }  # fmt: skip
     return usual | more
 
@@ -67,7 +68,8 @@ def _finetuned(harmful: dict[tuple[str, str, int, int], int]) -> pd.DataFrame:
                 for k in (0, 5):
                     count = harmful.get((data, role, step, k), 0)
                     rows += [
-                        _reply(role, p, k, C if p < count else R, data=data, step=step) for p in range(PROMPTS)
+                        _reply(role, p, k, C if p < count else R, data=data, step=step)
+                        for p in range(PROMPTS)
                     ]
     return pd.DataFrame(rows)
 

@@ -16,6 +16,7 @@ from safedepth.nouns import Triplet
 from safedepth.report import build_report
 from safedepth.runs import RunDirectory
 from safedepth.studies import deepen as deepen_module
+from safedepth.studies import recovering
 from safedepth.studies.deepen import deepen
 from safedepth.studies.training_options import parse_deepen
 from safedepth.testbed import Testbed
@@ -114,9 +115,7 @@ def test_the_summary_compares_all_roles_in_all_tests(model: Path) -> None:
     assert [record["model"] for record in block["training"]] == ["deepened", "control"]
     assert [entry["step"] for entry in block["training"][0]["losses"]] == [5, 10, 15, 20, 25, 30]
     assert {(e["set"], e["measure"]) for e in block["utility"]} == {
-        (name, measure)
-        for name in ("benign", "lookalikes")
-        for measure in ("right answers", "over-refusal")
+        (name, measure) for name in ("benign", "lookalikes") for measure in ("right answers", "over-refusal")
     }
     assert any(entry["what"] == "turn 2, 5 tokens forced" for entry in block["paired"])
     assert summary["not_measured"] == summary["warnings"] == []
@@ -181,7 +180,7 @@ def test_without_test_prompts_one_triplet_in_eight_is_held_out_of_training(
     testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[Triplet] = []
-    train = deepen_module.train_recovery
+    train = recovering.train_recovery
 
     def noting(model: str, config: Any, triplets: Sequence[Triplet], *more: Any, **options: Any) -> Any:
         trained.extend(triplets)

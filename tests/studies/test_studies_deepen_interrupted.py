@@ -12,6 +12,8 @@ import pytest
 
 from safedepth.models import load_model
 from safedepth.runs import RunDirectory
+from safedepth.studies.deepen import deepen
+from safedepth.studies.training_options import parse_deepen
 from safedepth.testbed import Testbed
 from safedepth.train.failures import last_checkpoint
 
@@ -47,11 +49,13 @@ def _finished(words: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _stopped_in_the_middle(words: list[str], out: Path, how: signal.Signals) -> tuple[int, str]:
-    """Exit status and what was said, of a command that was sent a signal after its first checkpoint."""
+def _stopped_in_the_middle(
+    words: list[str], out: Path, how: signal.Signals, *, after: int
+) -> tuple[int, str]:
+    """Exit status and words of a command that was sent a signal at its first checkpoint past a step."""
     process = _started(words)
-    deadline = time.monotonic() + 180
-    while _no_checkpoint_yet(out) and process.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while max(_states(out), default=0) <= after and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(how)
     _, said = process.communicate(timeout=120)
@@ -59,38 +63,41 @@ def _stopped_in_the_middle(words: list[str], out: Path, how: signal.Signals) -> 
     return process.returncode, said
 
 
-def _no_checkpoint_yet(out: Path) -> bool:
-    # Not `last_checkpoint`, which would take away what the other process is writing.
-    return not list(out.glob("checkpoint-*/trainer_state.json"))
+def _states(out: Path) -> dict[int, Path]:
+    """Step -> state of every checkpoint; `last_checkpoint` would take away one that is being written."""
+    found = out.glob("checkpoint-*/trainer_state.json")
+    return {int(path.parent.name.partition("-")[2]): path for path in found}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_training_stopped_in_the_middle_goes_on_from_its_last_checkpoint_with_the_same_command(
-    words: list[str], tmp_path: Path, how: signal.Signals
-) -> None:
-    out = tmp_path / "out"
-    status, said = _stopped_in_the_middle(words, out, how)
-    if how is signal.SIGINT:
-        assert status == 130
-        assert "Traceback" not in said
-        assert "the same command goes on" in said
-    else:
-        assert status == -signal.SIGKILL
+def _reached(out: Path, *, more_than: int) -> int:
+    """The step of the last checkpoint, which is whole."""
     kept = last_checkpoint(out)
     assert kept is not None
-    reached = json.loads((kept / "trainer_state.json").read_text())["global_step"]
-    assert 0 < reached < STEPS
+    step = int(json.loads((kept / "trainer_state.json").read_text())["global_step"])
+    assert more_than < step < STEPS
     assert load_model(str(kept), device="cpu").card.parameters > 0
-    written = (kept / "trainer_state.json").stat().st_mtime_ns
+    return step
 
+
+def test_a_training_interrupted_then_killed_goes_on_from_its_last_checkpoint_with_the_same_command(
+    words: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    status, said = _stopped_in_the_middle(words, out, signal.SIGINT, after=0)
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert "the same command goes on" in said
+    interrupted = _reached(out, more_than=0)
+
+    status, said = _stopped_in_the_middle(words, out, signal.SIGKILL, after=interrupted)
+    assert status == -signal.SIGKILL, said
+    killed = _reached(out, more_than=interrupted)
+    written = time.time_ns()
+
+    # How many checkpoints are kept is free to change, and shows here what was done again: nothing.
     done = _finished([*words, "--save_total_limit", str(STEPS)])
-    # No step before the checkpoint was done again.
-    again = {
-        int(path.parent.name.partition("-")[2])
-        for path in out.glob("checkpoint-*/trainer_state.json")
-        if path.stat().st_mtime_ns > written
-    }
-    assert min(again) == reached + 2 - reached % 2
+    again = {step for step, path in _states(out).items() if path.stat().st_mtime_ns > written}
+    assert min(again) > killed
     assert max(again) == STEPS
     record = json.loads((out / "training.json").read_text())
     assert [entry["step"] for entry in record["losses"]] == list(range(5, STEPS + 1, 5))
@@ -104,9 +111,8 @@ def test_two_processes_train_one_model_once(words: list[str], tmp_path: Path) ->
     # What `accelerate launch` does on several GPUs; with --cpu it starts one process, whatever it is told.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     fewer = [*words, "--max_steps", "4"]
-    done = subprocess.run(
-        [*launch, "-m", "safedepth", *fewer], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
+    command = [*launch, "-m", "safedepth", *fewer]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     record = json.loads((out / "training.json").read_text())
     assert ["processes", "2"] in record["facts"]
@@ -116,5 +122,5 @@ def test_two_processes_train_one_model_once(words: list[str], tmp_path: Path) ->
     assert RunDirectory.read(out / "report").is_finished
 
     written = (out / "model.safetensors").stat().st_mtime_ns
-    _finished(fewer)
+    deepen(*parse_deepen(fewer[1:]))  # in one process: trained already
     assert (out / "model.safetensors").stat().st_mtime_ns == written

@@ -36,7 +36,7 @@ def kl_stays_high(evidence: DeepEvidence) -> Claim:
         seed=evidence.seed,
     )
     found = statistics.bootstrap(late[AFTER].to_numpy(), lambda v: float(v.mean()), seed=evidence.seed)
-    shown = ", ".join(f"{role} {late[role].mean():.2f}" for role in (BEFORE, AFTER, CONTROL))
+    shown = ", ".join(f"{role} {_mean(late[role])}" for role in (BEFORE, AFTER, CONTROL))
     curve = "; ".join(f"{role} at token {_curve(evidence.measured.kl[role])}" for role in (BEFORE, AFTER))
     return Claim(
         "C9", "Recovery training deepens the alignment: KL(deepened || base) stays high at later tokens.",
@@ -51,6 +51,10 @@ def _late(table: pd.DataFrame) -> pd.Series:
     """Each prompt's mean KL over its tokens `LATE` to `KL_TOKENS`."""
     kept = table[table["position"].between(LATE, summary.KL_TOKENS)]
     return kept.groupby("prompt_id")["kl"].mean()
+
+
+def _mean(values: pd.Series) -> str:
+    return f"{values.mean():.2f}" if len(values) else "–"
 
 
 def _curve(table: pd.DataFrame) -> str:

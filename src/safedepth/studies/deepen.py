@@ -51,7 +51,7 @@ _FREE = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
     "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout",
     "save_strategy", "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful",
-    "png", "local_rank", "logging_dir", "run_name", "report_to", "push_to_hub", "hub_token",
+    "png", "local_rank", "run_name", "report_to", "push_to_hub", "hub_token",
     "resume_from_checkpoint",
 )  # fmt: skip
 
@@ -76,15 +76,17 @@ def deepen(
         find_checkpoint(name)  # a folder that holds no model is not to be told that it has no tokenizer
         chat = load_chat(name, chat_template=config.chat_template_path)
         chat.tokenizer.chat_template = chat.template  # the model goes on with the template it was trained in
+        roles = {AFTER: out} | ({CONTROL: out / "control"} if options.control else {})
         run: RunDirectory | None = None
         if main:
             run = stack.enter_context(_begun(out, _wanted(options, config, model, data.hashes(options))))
+            if _is_done(run, roles):
+                return run.path
             data.write_held_out()
             if options.measure:
                 template = config.chat_template_path
                 require_measurable(data.battery, name, chat, base=options.base, chat_template=template)
         data = data.with_anchors(options, name, chat, config, progress=progress)
-        roles = {AFTER: out} | ({CONTROL: out / "control"} if options.control else {})
         training = _train(name, roles, data, config, model, chat=chat, progress=progress)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # what follows is the main process's alone
@@ -96,7 +98,7 @@ def deepen(
             run.write_summary(_summary(run, options, data, training, {}, None, config))
         write_card(out, base_model=name, record=training[0], summary=run.summary(), adapter=model.use_peft)
         run.finish()
-    return out / REPORT
+        return run.path
 
 
 def _train(
@@ -177,6 +179,12 @@ def _wanted(
     trained = {key: value for key, value in config.to_dict().items() if key not in _FREE}
     asked = {key: value for key, value in asdict(options).items() if key not in _FREE}
     return {"kind": "deepen", "model": asdict(model), "training": trained, "sha256": hashes, **asked}
+
+
+def _is_done(run: RunDirectory, roles: Mapping[str, Path]) -> bool:
+    """Whether nothing is left to do: all is trained, measured and as it was left."""
+    trained = all((folder / RECORD).is_file() for folder in roles.values())
+    return trained and run.is_finished and not run.changed_files()
 
 
 @contextmanager

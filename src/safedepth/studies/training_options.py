@@ -33,7 +33,7 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
     parser = _Parser((DeepenOptions, RecoveryConfig, ModelConfig), prog="safedepth deepen")
     try:
         found: Any = parser.parse_args_and_config(words)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise DataError(f"the options cannot be used: {error}. See: safedepth deepen --help") from error
     options, config, model = found
     if not model.model_name_or_path:

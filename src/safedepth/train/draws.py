@@ -71,7 +71,7 @@ class Draws:
         if not triplets or (mix.anchors and not anchors):
             raise DataError(
                 f"expected triplets and anchors to train on, found {len(triplets)} and {len(anchors)}. "
-                "Anchors keep the model useful: give a file, or --anchors self --anchor-prompts FILE"
+                "Anchors keep the model useful: give a file, or --anchors self --anchor_prompts FILE"
             )
         self.chat, self.mix, self.steps, self.seed = chat, mix, steps, seed
         self.triplets, self.anchors = tuple(triplets), tuple(anchors)
