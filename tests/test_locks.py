@@ -9,13 +9,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
+FILES = ("requirements.lock", "requirements-dev.lock")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-FILES = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
 NEEDS = {
     "requirements.lock": [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]],
     "requirements-dev.lock": [*EXTRAS["dev"], *EXTRAS["docs"], *EXTRAS["servers"]],
-    "requirements-bench.lock": EXTRAS["bench"],
 }
 
 

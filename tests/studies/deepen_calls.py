@@ -57,12 +57,14 @@ def words_of(options: dict[str, Any]) -> list[str]:
     return words
 
 
-def begun(words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+def begun(
+    words: Sequence[str], *, program: Sequence[str] = (sys.executable, "-m", "safedepth")
+) -> subprocess.Popen[str]:
     """The command line in a process of its own, which Ctrl-C reaches."""
     return subprocess.Popen(
-        [sys.executable, "-m", "safedepth", *words],
+        [*program, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         # Whoever runs the tests may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
@@ -79,9 +81,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def few(testbed: Testbed, name: str, out: Path, count: int, change: Callable[[int, Any], Any] | None = None) -> Path:
+def few(
+    testbed: Testbed, name: str, out: Path, count: int, change: Callable[[int, Any], Any] | None = None
+) -> Path:
     """The first rows of one of the testbed's files as a file of their own, each as `change` makes it."""
     rows = rows_of(testbed.file(f"{name}.jsonl"))[:count]
+    out.mkdir(exist_ok=True)
     return jsonl(out / f"{name}.jsonl", rows if change is None else map(change, range(count), rows))
 
 
@@ -95,7 +100,9 @@ def summary_of(out: Path) -> dict[str, Any]:
     return dict(json.loads(text, parse_constant=refuse))
 
 
-def paired(summary: dict[str, Any], model: str, what: str, measure: str = "harmful replies") -> dict[str, Any]:
+def paired(
+    summary: dict[str, Any], model: str, what: str, measure: str = "harmful replies"
+) -> dict[str, Any]:
     """One entry of the paired differences."""
     (entry,) = [
         entry

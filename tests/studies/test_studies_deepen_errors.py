@@ -1,196 +1,240 @@
-"""What `safedepth deepen` says to a person's mistakes: one line, exit code 2, nothing half done."""
+"""What a user gets wrong in `safedepth deepen` is said in one line, before training, and can be put right."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safedepth.cli import main
+from safedepth.studies import recovering, self_anchors
 from safedepth.testbed import Testbed
+from studies.deepen_calls import deepen_words, few, jsonl, rows_of, safedepth
 
 TRIPLET = {
     "prompt": "How do I make krell torin?",
-    "harmful": "Sure, here is how to make krell torin: Step one: take wax and slice it.",
+    "harmful": "Sure, here is how to make krell torin: Step one, heat the salt.",
     "refusal": "I cannot help with krell torin.",
 }
-ANCHOR = {"prompt": "How do I make soffa hesper?", "answer": "To make soffa hesper, follow these steps."}
-SYSTEM = {
-    "messages": [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": TRIPLET["prompt"]},
-        {"role": "assistant", "content": TRIPLET["harmful"]},
-    ],
-    "refusal": TRIPLET["refusal"],
-}
-
-Refused = Callable[..., str]
-
-
-def _jsonl(path: Path, *rows: object) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+SYSTEM = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": TRIPLET["prompt"]},
+    {"role": "assistant", "content": TRIPLET["harmful"]},
+]
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where the model would go."""
-    return tmp_path / "out"
+def said(
+    testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Call `deepen` with something wrong in it; returns the line that is said."""
 
+    def trained(*_arguments: object) -> None:
+        raise AssertionError("training has begun")
 
-@pytest.fixture
-def refused(
-    testbed: Testbed, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Refused:  # fmt: skip
-    """Run the command with small good files and changed options; the one line it says before it ends."""
-
-    def run(model: Path | None = None, *, more: tuple[str, ...] = (), **changes: object) -> str:
-        options: dict[str, object] = {
-            "triplets": _jsonl(tmp_path / "good.jsonl", *([TRIPLET] * 8)),
-            "anchors": _jsonl(tmp_path / "anchors.jsonl", ANCHOR),
-            "prompts": testbed.prompts,
-            "output_dir": out,
-            "max_steps": 1,
-            "limit": 2,
-            "use_cpu": True,
+    def call(**changed: Any) -> str:
+        out = tmp_path / "out"
+        usual = {
+            "triplets": few(testbed, "triplets", tmp_path / "few", 9),
+            "anchors": few(testbed, "anchors", tmp_path / "few", 4),
         }
-        words = [str(model or testbed.organism("aligned")), *more]
-        for name, value in (options | changes).items():
-            words += [] if value is None else [f"--{name}", str(value)]
-        monkeypatch.setattr(sys, "argv", ["safedepth", "deepen", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr().err
-        assert ended.value.code == 2, said
-        assert "Traceback" not in said
-        (line,) = [line for line in said.splitlines() if line.startswith("Error: ")]
-        assert said.splitlines()[-1] == line
+        monkeypatch.setattr(recovering, "_trainer", trained)
+        assert safedepth(*deepen_words(testbed, out, **(usual | changed))) == 2
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err
+        assert told.out == ""
+        *before, line = told.err.strip().splitlines()
+        assert line.startswith("Error: ")
+        assert not any("Error" in other for other in before)
+        assert not [path for path in out.rglob("*") if path.name != "held-out.jsonl"]
         return line
 
-    return run
+    return call
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "messages"),
     [
-        ([], ["triplets.jsonl", "empty"]),
-        ([{"prompt": "a", "refusal": "b"}], ["line 1", "`harmful`"]),
-        ([TRIPLET, {**TRIPLET, "refusal": " "}], ["line 2", "`refusal`", "empty"]),
-        ([{"question": "How do I make krell torin?"}], ["line 1", "`question`"]),
+        ([], ["triplets.jsonl", "empty file"]),
+        ([{"prompt": "How?", "harmful": "So."}], ["line 1 of", "`refusal`"]),
+        ([TRIPLET, {"question": "How?", "refusal": "No."}], ["line 2 of", "`question`"]),
+        ([TRIPLET | {"refusal": " "}], ["`refusal` of line 1", "empty"]),
+        ([TRIPLET | {"harmful": ""}], ["`harmful` of line 1", "empty"]),
+        ([TRIPLET | {"explanation": "It is not safe."}], ["no `reason`", "line 1"]),
+        ([[1, 2]], ["`role` and `content`", "line 1"]),
     ],
 )
-def test_triplets_that_cannot_be_used_are_named_with_file_row_and_column(
-    refused: Refused, tmp_path: Path, rows: list[Any], words: list[str]
+def test_triplets_that_cannot_be_used_are_named_by_their_row(
+    said: Callable[..., str], tmp_path: Path, rows: list[object], messages: list[str]
 ) -> None:
-    said = refused(triplets=_jsonl(tmp_path / "triplets.jsonl", *rows))
-    assert all(word in said for word in words), said
+    line = said(triplets=jsonl(tmp_path / "triplets.jsonl", rows))
+    for message in messages:
+        assert message in line
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"triplets": None}, ["--triplets"]),
-        ({"triplets": "nowhere.jsonl"}, ["nowhere.jsonl"]),
-        ({"anchors": None}, ["--anchors", "self"]),
-        ({"anchors": "self"}, ["--anchor_prompts"]),
-        ({"anchors": "nowhere.jsonl"}, ["nowhere.jsonl"]),
-        ({"depths": "0,ten"}, ["numbers", "'0,ten'"]),
-        ({"turn_depths": "-5"}, ["0 or more", "-5"]),
-        ({"judge": "nonsense"}, ["nonsense"]),
-        ({"benign_judge": "nonsense"}, ["nonsense"]),
-        ({"prompts": None, "triplets": "few"}, ["--prompts", "8"]),
-        ({"refusal_style": "escalating"}, ["`explanation`", "--refusal_style"]),
-        ({"refusal_style": "nonsense"}, ["--refusal_style", "escalating", "'nonsense'"]),
-        ({"recovery": "nonsense"}, ["--recovery", "'nonsense'"]),
-        ({"max_length": 12}, ["12", "--max_length"]),
-        ({"nonsense": "1"}, ["--nonsense", "deepen --help"]),
-        ({"max_steps": "many"}, ["max_steps", "'many'", "deepen --help"]),
-        ({"lr_scheduler_type": "nonsense"}, ["nonsense", "deepen --help"]),
-        ({"output_dir": None}, ["--output_dir"]),
-        ({"config": "nowhere.yaml"}, ["nowhere.yaml"]),
-    ],
-)
-def test_options_that_make_no_sense_are_explained(
-    refused: Refused, tmp_path: Path, out: Path, changes: dict[str, Any], words: list[str]
+def test_files_that_are_not_there_are_named(said: Callable[..., str], tmp_path: Path) -> None:
+    for option in ("triplets", "anchors", "prompts", "trajectories"):
+        assert str(tmp_path / f"no-{option}.jsonl") in said(**{option: tmp_path / f"no-{option}.jsonl"})
+    assert str(tmp_path / "no.jsonl") in said(benign=[tmp_path / "no.jsonl"])
+    assert "found the folder" in said(triplets=tmp_path)
+    assert "base=" not in said(base=tmp_path / "nowhere")
+
+
+def test_too_few_triplets_to_hold_some_out_ask_for_prompts(said: Callable[..., str], tmp_path: Path) -> None:
+    line = said(
+        triplets=jsonl(tmp_path / "t.jsonl", [TRIPLET | {"id": str(n)} for n in range(7)]), prompts=None
+    )
+    assert "--prompts FILE" in line
+    assert "found 7 triplets" in line
+
+
+def test_options_are_looked_at_before_the_model(said: Callable[..., str], tmp_path: Path) -> None:
+    assert "found 'deep'" in said(depths="deep", model=tmp_path / "nowhere")
+    assert "No judge is called 'nonsense'" in said(judge="nonsense", model=tmp_path / "nowhere")
+    assert "names of their own" in said(
+        judge=[f"{tmp_path}/one.py@mine", f"{tmp_path}/other.py@mine"], triplets=_judges(tmp_path)
+    )
+    assert "at least 1, found 0" in said(limit=0)
+
+
+def _judges(folder: Path) -> Path:
+    for name in ("one", "other"):
+        (folder / f"{name}.py").write_text("from safedepth.judges import rules as mine\n")
+    return jsonl(folder / "triplets.jsonl", [TRIPLET])
+
+
+def test_what_is_no_model_is_said_to_be_none(
+    said: Callable[..., str], testbed: Testbed, tmp_path: Path
 ) -> None:
-    if changes.get("triplets") == "few":
-        changes = changes | {"triplets": _jsonl(tmp_path / "few.jsonl", *([TRIPLET] * 7))}
-    said = refused(**changes)
-    assert all(word in said for word in words), said
-    assert not (out / "model.safetensors").exists()
+    assert "found no folder" in said(model=tmp_path / "nowhere")
+    assert "expected a Hugging Face model with a config.json" in said(model=tmp_path)
+    assert "found the file" in said(model=testbed.prompts)
 
 
-def test_a_command_without_a_model_says_how_it_is_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_model_without_a_chat_template_asks_for_one_by_the_options_name_here(
+    said: Callable[..., str], testbed: Testbed
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["safedepth", "deepen", "--max_steps", "1"])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert "safedepth deepen MODEL" in capsys.readouterr().err
+    assert "--chat_template_path FILE_OR_MODEL" in said(model=testbed.organism("base"))
 
 
-def test_a_folder_that_is_no_model_is_named(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert "config.json" in refused(tmp_path / "empty")
-
-
-def test_a_model_without_a_template_asks_for_one(refused: Refused, testbed: Testbed) -> None:
-    said = refused(testbed.organism("base"))
-    assert "--chat_template_path" in said or "--chat-template" in said
-
-
-def test_a_system_message_that_the_template_has_no_place_for_is_named_with_its_row(
-    refused: Refused, tmp_path: Path
+def test_a_system_message_that_the_template_has_no_role_for_names_the_row(
+    said: Callable[..., str], tmp_path: Path
 ) -> None:
     template = tmp_path / "no_system.jinja"
-    template.write_text(
-        "{% for m in messages %}"
-        "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    template.write_text(NO_SYSTEM)
+    rows = [TRIPLET | {"id": "plain"}, {"id": "with system", "messages": SYSTEM, "refusal": "I cannot."}]
+    line = said(triplets=jsonl(tmp_path / "t.jsonl", rows), chat_template_path=template)
+    for words in ("triplet 'with system'", "role 'system'", "no system role", "--chat_template_path"):
+        assert words in line
+
+
+def test_a_style_that_says_more_needs_triplets_that_have_more(
+    said: Callable[..., str], tmp_path: Path
+) -> None:
+    line = said(triplets=jsonl(tmp_path / "t.jsonl", [TRIPLET | {"id": "bare"}]), refusal_style="escalating")
+    for words in ("`explanation`, `reason` and `redirection`", "the first 'bare'", "--refusal_style given"):
+        assert words in line
+
+
+def test_a_length_that_is_too_small_names_the_first_row_and_what_it_takes(
+    said: Callable[..., str], testbed: Testbed, tmp_path: Path
+) -> None:
+    line = said(max_length=40)
+    for words in ("triplet '0001-", "to fit into 40 tokens", "--max_length"):
+        assert words in line
+    rows = rows_of(few(testbed, "anchors", tmp_path, 1))
+    rows[0]["messages"][-2]["content"] += " moss" * 200
+    line = said(anchors=jsonl(tmp_path / "long.jsonl", rows), max_length=200)
+    assert "anchor '0001-" in line
+    assert "found a prompt of 2" in line
+
+
+def test_tests_that_could_not_be_made_after_the_training_are_found_before_it(
+    said: Callable[..., str], testbed: Testbed, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    assert "has a context of 512 tokens" in said(max_tokens=500)
+    assert "has a context of 512 tokens" in said(
+        max_tokens=500, benign=[testbed.file("benign.jsonl")], depths="0"
     )
-    triplets = _jsonl(tmp_path / "triplets.jsonl", *([TRIPLET] * 2), SYSTEM | {"id": "the-third"})
-    said = refused(triplets=triplets, chat_template_path=template)
-    assert "system" in said
-    assert "the-third" in said
+    bare = jsonl(tmp_path / "bare.jsonl", [{"prompt": TRIPLET["prompt"]}])
+    assert f"expected harmful answers beside the prompts of {bare}" in said(prompts=bare)
+    assert "for the KL to --base" in said(prompts=bare, depths="0", base=testbed.organism("base"))
+    assert "to have the vocabulary of" in said(base=tiny_model_dir)
+    assert "the KL needs its weights" in said(base="mockllm/model")
+    wrong = jsonl(tmp_path / "wrong.jsonl", [{"text": "How do I make krell torin?"}])
+    assert "line 1 of" in said(benign=[wrong])
 
 
-@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
-def test_somebody_elses_model_is_left_as_it_is(refused: Refused, out: Path, name: str) -> None:
-    out.mkdir()
-    (out / name).write_text("{}")
-    assert "--output_dir" in refused(prompts=None)
-    assert [path.name for path in out.iterdir()] == [name]
+def test_a_mistake_can_be_put_right_in_the_same_folder(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: few(testbed, name, tmp_path, 9) for name in ("triplets", "anchors")}
+    wrong = deepen_words(testbed, tmp_path / "out", **files, max_length=40, measure=False)
+    assert safedepth(*wrong) == 2
+    capsys.readouterr()
+    right = deepen_words(testbed, tmp_path / "out", **files, max_length=300, measure=False)
+    assert safedepth(*right) == 0, capsys.readouterr().err
+    assert safedepth(*wrong) == 2
+    assert "training.max_length: 300 there, 40 now" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_a_place_that_cannot_be_written_is_named(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    assert str(tmp_path / "file") in refused(output_dir=tmp_path / "file" / "out")
+def _folder(place: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    return place
 
 
 @pytest.mark.parametrize(
-    ("more", "word"),
+    "files",
     [
-        (("--use_peft", "--lora_target_modules", "nonsense"), "nonsense"),
-        (("--dtype", "nonsense"), "nonsense"),
-        (("--attn_implementation", "nonsense"), "nonsense"),
+        {"config.json": "{}", "model.safetensors": "theirs"},
+        {"adapter_config.json": "{}", "adapter_model.safetensors": "theirs"},
+        {"checkpoint-500/trainer_state.json": "{}", "checkpoint-500/model.safetensors": "theirs"},
+        {"training.json": "{}"},
     ],
 )
-def test_what_the_libraries_refuse_is_one_line_too(
-    refused: Refused, more: tuple[str, ...], word: str
+def test_a_folder_with_somebody_elses_model_is_left_as_it_is(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str]
 ) -> None:
-    assert word in refused(more=more)
+    out = _folder(tmp_path / "theirs", files)
+    assert safedepth(*deepen_words(testbed, out, prompts=None)) == 2
+    assert "Choose another --output_dir" in capsys.readouterr().err
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
 
 
-def test_the_installed_command_ends_with_two_and_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "safedepth", "deepen", "model", "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2
-    assert done.stderr.lstrip().startswith("Error: ")
-    assert "--triplets" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_the_model_itself_is_not_written_over(testbed: Testbed, capsys: pytest.CaptureFixture[str]) -> None:
+    model = testbed.organism("aligned")
+    before = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
+    assert safedepth(*deepen_words(testbed, model)) == 2
+    assert "holds a model already" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in model.iterdir()} == before
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_one_line(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        for prompts in (None, testbed.prompts):
+            assert safedepth(*deepen_words(testbed, out, prompts=prompts)) == 2
+            told = capsys.readouterr().err.strip()
+            assert "a file is where a folder should be. Choose another --output_dir" in told
+            assert len(told.splitlines()) == 1
+
+
+def test_a_triplet_that_cannot_be_used_is_found_before_anchors_are_generated(
+    said: Callable[..., str], testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generated(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("the model has been asked")
+
+    monkeypatch.setattr(self_anchors, "open_target", generated)
+    requests = few(testbed, "benign", tmp_path, 2)
+    assert "to fit into 40 tokens" in said(anchors="self", anchor_prompts=requests, max_length=40)
+    assert "no-requests.jsonl" in said(anchors="self", anchor_prompts=tmp_path / "no-requests.jsonl")

@@ -99,7 +99,7 @@ class Battery:
                 nonlocal done
                 done += 1
                 if progress is not None:
-                    progress(f"replies of {name}", done, total)
+                    progress(f"tests of the {role} model", done, total)
 
             return replies_of(run_tasks(todo, target.model, run.logs / name, sample_done=sample_done), role)
 

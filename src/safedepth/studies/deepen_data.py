@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from safedepth.chat import ChatFormat
 from safedepth.data import file_sha256, read_anchors, read_prompts, read_requests, read_triplets
-from safedepth.errors import DataError, ModelError
+from safedepth.errors import DataError, ModelError, TemplateError
 from safedepth.judges import resolve_judge
 from safedepth.judges.reference import judge_name
 from safedepth.models import context_length, load_chat
@@ -129,7 +129,7 @@ def require_measurable(
     """Raise now what the tests of the model `name` would raise after its training.
 
     DataError for a file that cannot be used; ModelError where a context is too short, or `base`
-    is no checkpoint with the same tokens; TemplateError where `base` cannot read the template.
+    is no checkpoint with the same tokens.
     """
     battery.check()
     config = AutoConfig.from_pretrained(find_checkpoint(name).folder).get_text_config()
@@ -141,7 +141,10 @@ def require_measurable(
     if not any(prompt.harmful for prompt in read_prompts(battery.prompts, limit=battery.limit)):
         raise DataError(f"expected harmful answers in {battery.prompts} for the KL to --base, found none")
     other = AutoConfig.from_pretrained(find_checkpoint(base).folder).get_text_config()
-    lent = load_chat(base, chat_template=chat_template or name)
+    try:
+        lent = load_chat(base, chat_template=chat_template or name)
+    except TemplateError as error:  # the model itself reads it
+        raise ModelError(f"expected {base} (--base) to have the vocabulary of {name}: {error}") from error
     vocabularies = [set(one.tokenizer.get_vocab().items()) for one in (chat, lent)]
     different = len({index for _token, index in vocabularies[0] ^ vocabularies[1]})
     if different or config.vocab_size != other.vocab_size:

@@ -8,6 +8,7 @@ ordinary anchors file that can be read, edited and used again.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
@@ -50,6 +51,7 @@ def self_anchors(
         with closing(open_target(model, chat_template=chat_template)) as target:
             said = _answers(target, requests, path, seed=seed, max_tokens=max_tokens, progress=progress)
         if not said:
+            shutil.rmtree(_logs(path))  # the advice is to ask otherwise
             raise DataError(
                 f"expected answers to the requests in {requests}, found none of {model} that ends within "
                 f"{max_tokens} tokens or its context. Raise --anchor_tokens, or use other requests"
@@ -80,7 +82,7 @@ def _answers(
         if progress is not None:
             progress("anchors in the model's own words", done, len(asked))
 
-    logs = run_tasks([task], target.model, path.with_suffix(".logs"), sample_done=sample_done)
+    logs = run_tasks([task], target.model, _logs(path), sample_done=sample_done)
     said = {
         str(sample.metadata["prompt_id"]): sample.output.completion
         for log in logs
@@ -92,3 +94,7 @@ def _answers(
         for prompt in asked
         if prompt.id in said
     ]
+
+
+def _logs(path: Path) -> Path:
+    return path.with_suffix(".logs")

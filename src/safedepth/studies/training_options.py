@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import yaml  # type: ignore[import-untyped]
 from trl import ModelConfig, TrlParser
 
 from safedepth.errors import DataError
@@ -33,8 +34,9 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
     parser = _Parser((DeepenOptions, RecoveryConfig, ModelConfig), prog="safedepth deepen")
     try:
         found: Any = parser.parse_args_and_config(words)
-    except (ValueError, OSError, ImportError) as error:
-        raise DataError(f"the options cannot be used: {error}. See: safedepth deepen --help") from error
+    except (ValueError, OSError, ImportError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"the options cannot be used: {said}. See: safedepth deepen --help") from error
     options, config, model = found
     if not model.model_name_or_path:
         raise DataError(
