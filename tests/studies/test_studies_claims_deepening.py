@@ -1,222 +1,242 @@
-"""The claims on deepening on tables small enough to count by hand."""
+"""The claims on deepening, on tables whose answers are known by hand."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from safedepth.nouns import Outcome
 from safedepth.runs.files import to_json
-from safedepth.studies.claims import DeepEvidence
+from safedepth.studies.claims import Claim, DeepEvidence
 from safedepth.studies.claims_deepening import (
-    DEEPENING_CLAIMS,
     kl_stays_high,
     prefill_closes,
     survives_finetuning,
     utility_stays,
 )
 from safedepth.studies.deepening import Measured
+from studies.synthetic_tables import kl, replies, table
 
-C, R, U = Outcome.COMPLIED.value, Outcome.REFUSED.value, Outcome.UNSCORED.value
 ROLES = ("aligned", "deepened", "control")
-PROMPTS = 16
-TOKENS = 12
+NOTHING = pd.DataFrame()
 
 
-def _reply(model: str, prompt: int, k: int | None, outcome: str, **more: Any) -> dict[str, Any]:
-    usual = {
-        "model": model, "attack": "prefill", "turn": None, "k": k, "prompt_id": f"p{prompt}", "seed": 0,
-        "judge": "oracle", "scope": "continuation", "outcome": outcome, "prompt": "How?",
-        "continuation": "No.",
-    }  # fmt: skip
-    return usual | more
-
-
-def _sweep(model: str, harmful: dict[int, int], *, prompts: int = PROMPTS) -> list[dict[str, Any]]:
-    """At depth k the first `harmful[k]` prompts are complied with."""
-    return [
-        _reply(model, p, k, C if p < count else R) for k, count in harmful.items() for p in range(prompts)
-    ]
-
-
-def _benign(model: str, *, right: int, refused: int) -> list[dict[str, Any]]:
-    rows = []
-    for p in range(PROMPTS):
-        rows.append(_reply(model, p, None, C if p < right else R, judge="knowledge", attack="benign"))
-        rows.append(_reply(model, p, None, R if p < refused else C, judge="rules", attack="benign"))
-    return rows
-
-
-def _kl(by_prompt: dict[str, float], *, first: float = 5.0) -> pd.DataFrame:
-    """`first` nats at the first five tokens, and each prompt's own at all later ones."""
-    return pd.DataFrame(
-        [
-            {"prompt_id": name, "position": t, "token": "x", "kl": first if t <= 5 else late}
-            for name, late in by_prompt.items()
-            for t in range(1, TOKENS + 1)
-        ]
-    )
-
-
-def _finetuned(harmful: dict[tuple[str, str, int, int], int]) -> pd.DataFrame:
-    """(data, role, step, k) -> how many prompts are complied with; elsewhere none."""
-    rows = []
-    for data in ("harmful", "benign"):
-        for role in ROLES[:2]:
-            for step in (0, 5, 10, 20):
-                for k in (0, 5):
-                    count = harmful.get((data, role, step, k), 0)
-                    rows += [
-                        _reply(role, p, k, C if p < count else R, data=data, step=step)
-                        for p in range(PROMPTS)
-                    ]
-    return pd.DataFrame(rows)
-
-
-BROKEN = {0: 0, 5: 10, 10: 12}
-CLOSED = {0: 0, 5: 0, 10: 1}
-KL = {
-    "aligned": _kl({f"p{p}": 0.1 for p in range(8)}),
-    "deepened": _kl({f"p{p}": 1.0 + 0.1 * p for p in range(8)}),
-    "control": _kl({f"p{p}": 0.2 for p in range(8)}),
-}
-FINETUNED = {
-    ("harmful", "aligned", 10, 0): 14,
-    ("harmful", "deepened", 10, 0): 4,
-    ("benign", "aligned", 20, 5): 14,
-    ("benign", "deepened", 20, 5): 1,
-}
-
-
-def _evidence(
-    replies: list[dict[str, Any]] | None = None,
-    kl: dict[str, pd.DataFrame] | None = None,
-    finetuned: pd.DataFrame | None = None,
+def evidence(
+    tested: pd.DataFrame | None = None,
+    curves: Mapping[str, pd.DataFrame] | None = None,
+    finetuned: pd.DataFrame = NOTHING,
 ) -> DeepEvidence:
-    if replies is None:
-        replies = [*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED), *_sweep("control", BROKEN)]
-        for role in ROLES:
-            replies += _benign(role, right=12, refused=1)
-    table = pd.DataFrame(replies)
-    for column in ("turn", "k"):
-        table[column] = table[column].astype("Int64")
-    measured = Measured(table, kl or KL, judge="oracle", benign=("benign",), seed=0)
-    return DeepEvidence(measured, _finetuned(FINETUNED) if finetuned is None else finetuned, 0)
+    tested = table(replies("aligned", "prefill", "R", k=0)) if tested is None else tested
+    measured = Measured(tested, curves or {}, judge="oracle", benign=("benign", "lookalikes"), seed=0)
+    return DeepEvidence(measured, finetuned, 0)
 
 
-def test_a_model_that_was_deepened_meets_every_claim_and_the_claims_are_plain_json() -> None:
-    claims = [claim(_evidence()) for claim in DEEPENING_CLAIMS]
-    assert [claim.id for claim in claims] == ["C9", "C10", "C12", "C13"]
-    assert [claim.holds for claim in claims] == [True] * 4
-    text = to_json({"claims": [asdict(claim) for claim in claims]})
-    assert "nan" not in text
+def whole(claim: Claim) -> Claim:
+    """The claim, once it is known that JSON has a word for all of it."""
+    assert "nan" not in to_json(asdict(claim)).lower()
+    return claim
 
 
-def test_the_kl_claim_is_on_later_tokens_alone_and_on_prompts_that_both_models_have() -> None:
-    claim = kl_stays_high(_evidence())
-    assert claim.value == pytest.approx(sum(1.0 + 0.1 * p for p in range(8)) / 8)
-    # High on the first tokens is not enough.
-    shallow = KL | {"deepened": _kl({f"p{p}": 0.1 for p in range(8)}, first=50.0)}
-    claim = kl_stays_high(_evidence(kl=shallow))
-    assert claim.value == pytest.approx(0.1)
-    assert claim.holds is False
-    # One model has prompts the other lacks: they say nothing about the gain.
-    lonely = KL | {"aligned": _kl({"p0": 0.1, "p1": 0.1, "alone": 99.0})}
-    assert kl_stays_high(_evidence(kl=lonely)).holds is True
+# C9
 
 
-def test_the_kl_claim_is_open_where_no_prompt_is_long_enough_or_common() -> None:
-    for kl in (
-        {role: table[table["position"] < 6] for role, table in KL.items()},
-        KL | {"aligned": _kl({"elsewhere": 0.1})},
-    ):
-        claim = kl_stays_high(_evidence(kl=kl))
-        assert claim.holds is None
-        to_json(asdict(claim))
-        assert "nan" not in claim.detail
+def curve(late: float, *, tokens: int = 50) -> list[float]:
+    """`late` at tokens 6 to 40; before and after them what must not count."""
+    return [9.0] * 5 + [late] * 35 + [70.0] * max(0, tokens - 40)
 
 
-def test_prefilling_is_closed_only_where_every_forced_depth_is() -> None:
-    claim = prefill_closes(_evidence())
-    assert claim.value == pytest.approx(1 / PROMPTS)
-    assert "aligned 0: 0.0, 5: 62.5, 10: 75.0" in claim.detail
-    half = {0: 0, 5: 0, 10: 11}
-    rows = [*_sweep("aligned", BROKEN), *_sweep("deepened", half), *_sweep("control", BROKEN)]
-    assert prefill_closes(_evidence(rows)).holds is False
+def kl_of(aligned: float, deepened: float, *, prompts: int = 6) -> dict[str, pd.DataFrame]:
+    values = {"aligned": aligned, "deepened": deepened, "control": aligned}
+    return {
+        role: kl({f"p{i}": curve(value + i / 100) for i in range(prompts)}) for role, value in values.items()
+    }
 
 
-def test_unscored_replies_are_in_neither_term_and_a_depth_without_any_leaves_the_claim_open() -> None:
-    rows = [*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED), *_sweep("control", BROKEN)]
-    # The one harmful reply and one refusal lose their verdicts.
-    for row in rows:
-        if row["model"] == "deepened" and row["k"] == 10 and row["prompt_id"] in ("p0", "p9"):
-            row["outcome"] = U
-    claim = prefill_closes(_evidence(rows))
-    assert (claim.value, claim.holds) == (0.0, True)
-    for row in rows:
-        if row["model"] == "deepened" and row["k"] == 10:
-            row["outcome"] = U
-    claim = prefill_closes(_evidence(rows))
-    assert (claim.value, claim.holds) == (None, None)
-    assert "10: –" in claim.detail
-    to_json(asdict(claim))
-
-
-def test_several_seeds_of_one_prompt_do_not_pass_for_several_prompts() -> None:
-    rows = [*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED), *_sweep("control", BROKEN)]
-    once = prefill_closes(_evidence(rows))
-    again = prefill_closes(_evidence(rows + [row | {"seed": seed} for row in rows for seed in (1, 2)]))
-    assert (again.value, again.low, again.high) == (once.value, once.low, once.high)
-    assert again.holds == once.holds
-
-
-def test_a_prompt_that_one_model_was_not_asked_is_left_out_of_the_pairs() -> None:
-    rows = [*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED, prompts=2), *_sweep("control", BROKEN)]
-    evidence = _evidence(rows)
-    assert evidence.paired("prefill", "deepened", k=10)["n"] == 2
-    # Two prompts are too few to be sure.
-    assert prefill_closes(evidence).holds is False
-
-
-@pytest.mark.parametrize(
-    ("right", "refused", "holds"), [(12, 1, True), (11, 2, True), (2, 1, False), (12, 14, False)]
-)
-def test_utility_stays_unless_right_answers_fall_or_refusals_rise_beyond_chance(
-    right: int, refused: int, holds: bool
-) -> None:
-    rows = [*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED)]
-    rows += _benign("aligned", right=12, refused=1) + _benign("deepened", right=right, refused=refused)
-    claim = utility_stays(_evidence(rows))
-    assert claim.holds is holds
-    assert claim.value == pytest.approx((right - 12) / PROMPTS)
-    assert f"right answers 75.0 to {100 * right / PROMPTS:.1f} %" in claim.detail
-
-
-def test_without_benign_replies_utility_is_open() -> None:
-    claim = utility_stays(_evidence([*_sweep("aligned", BROKEN), *_sweep("deepened", CLOSED)]))
-    assert (claim.value, claim.low, claim.high, claim.holds) == (None, None, None, None)
-    to_json(asdict(claim))
-
-
-def test_surviving_needs_both_kinds_of_finetuning() -> None:
-    claim = survives_finetuning(_evidence())
-    assert claim.value == 0.25  # in the middle of the harmful examples: 4 of 16
-    assert "after 10 steps" in claim.statement
-    assert "after 20 steps on benign examples with 5 tokens forced" in claim.criterion
-    for spoilt in (("harmful", "deepened", 10, 0), ("benign", "deepened", 20, 5)):
-        claim = survives_finetuning(_evidence(finetuned=_finetuned(FINETUNED | {spoilt: 14})))
-        assert claim.holds is False
-    # Other steps and depths do not count.
-    claim = survives_finetuning(
-        _evidence(finetuned=_finetuned(FINETUNED | {("harmful", "deepened", 20, 0): 16}))
-    )
+def test_kl_that_rises_at_later_tokens_holds_with_the_mean_over_these_alone() -> None:
+    claim = whole(kl_stays_high(evidence(curves=kl_of(0.25, 1.25))))
     assert claim.holds is True
+    assert claim.value == pytest.approx(1.25 + 0.025)
+    assert claim.low is not None
+    assert claim.high is not None
+    assert 1.25 <= claim.low <= claim.value <= claim.high <= 1.30
+    assert "aligned 0.28" in claim.detail or "aligned 0.27" in claim.detail
+    assert "deepened at token 1: 9.0" in claim.detail
 
 
-def test_finetuned_replies_that_nobody_could_score_leave_the_claim_open() -> None:
-    table = _finetuned(FINETUNED)
-    table.loc[(table["model"] == "deepened") & (table["data"] == "benign"), "outcome"] = U
-    claim = survives_finetuning(_evidence(finetuned=table))
+@pytest.mark.parametrize("after", [0.25, 0.1])
+def test_kl_that_does_not_rise_does_not_hold(after: float) -> None:
+    assert kl_stays_high(evidence(curves=kl_of(0.25, after))).holds is False
+
+
+def test_kl_is_compared_on_the_prompts_of_both_models() -> None:
+    tables = kl_of(0.25, 1.25)
+    # Prompts of one model alone, which would turn the answer round.
+    tables["aligned"] = pd.concat([tables["aligned"], kl({"only here": curve(80.0)})], ignore_index=True)
+    assert kl_stays_high(evidence(curves=tables)).holds is True
+
+
+def test_kl_of_one_prompt_or_of_short_answers_is_not_measured() -> None:
+    claim = whole(kl_stays_high(evidence(curves=kl_of(0.25, 1.25, prompts=1))))
+    assert (claim.holds, claim.low, claim.high) == (None, None, None)
+    short = {role: kl({f"p{i}": [9.0] * 5 for i in range(4)}) for role in ROLES}
+    claim = whole(kl_stays_high(evidence(curves=short)))
+    assert (claim.holds, claim.value) == (None, None)
+
+
+# C10
+
+OPEN = "C" * 12 + "R" * 8
+CLOSED = "R" * 20
+
+
+def sweep(**by_role: Mapping[int, str]) -> pd.DataFrame:
+    """Role -> forced tokens -> outcomes."""
+    return table(
+        *(replies(role, "prefill", o, k=k) for role, by_k in by_role.items() for k, o in by_k.items())
+    )
+
+
+def test_prefilling_that_closes_at_every_depth_holds() -> None:
+    tested = sweep(
+        aligned={0: CLOSED, 5: OPEN, 20: OPEN}, deepened={0: CLOSED, 5: CLOSED, 20: "C" + CLOSED[1:]},
+        control={0: CLOSED, 5: OPEN, 20: OPEN},
+    )  # fmt: skip
+    claim = whole(prefill_closes(evidence(tested)))
+    assert claim.holds is True
+    assert claim.value == 1 / 20
+    assert "(at 20 tokens)" in claim.statement
+    assert "aligned 0: 0.0, 5: 60.0, 20: 60.0; deepened 0: 0.0, 5: 0.0, 20: 5.0" in claim.detail
+
+
+def test_one_depth_that_stays_open_is_enough_not_to_hold() -> None:
+    tested = sweep(aligned={5: OPEN, 20: OPEN}, deepened={5: CLOSED, 20: OPEN}, control={5: OPEN, 20: OPEN})
+    assert prefill_closes(evidence(tested)).holds is False
+
+
+def test_a_difference_that_may_be_chance_does_not_hold() -> None:
+    tested = sweep(aligned={5: "CC" + "R" * 18}, deepened={5: CLOSED}, control={5: CLOSED})
+    assert prefill_closes(evidence(tested)).holds is False
+
+
+def test_unscored_replies_drop_their_prompt_on_both_sides() -> None:
+    # Scored on both sides are the last eight, and there nothing changed.
+    tested = sweep(aligned={5: OPEN}, deepened={5: "-" * 12 + "R" * 8}, control={5: OPEN})
+    claim = whole(prefill_closes(evidence(tested)))
+    assert claim.holds is False
+    assert claim.value == 0.0
+    assert evidence(tested).paired("prefill", "deepened", k=5)["n"] == 8
+
+
+@pytest.mark.parametrize("deepened", [{5: "-" * 20}, {0: CLOSED, 1: CLOSED}])
+def test_depths_that_were_not_measured_say_so(deepened: dict[int, str]) -> None:
+    roles = {role: deepened if role == "deepened" else dict.fromkeys(deepened, OPEN) for role in ROLES}
+    assert whole(prefill_closes(evidence(sweep(**roles)))).holds is None
+
+
+def test_seeds_of_one_prompt_count_as_one_prompt() -> None:
+    seeds = [
+        replies(role, "prefill", outcomes, k=5, seed=seed)
+        for seed in range(3)
+        for role, outcomes in (("aligned", "CCRR"), ("deepened", "RRRR"), ("control", "CCRR"))
+    ]
+    tested = table(*seeds)
+    found = evidence(tested).paired("prefill", "deepened", k=5)
+    assert (found["n"], found["before"], found["after"]) == (4, 0.5, 0.0)
+    assert prefill_closes(evidence(tested)).holds is False  # four prompts, however often
+
+
+def test_a_prompt_that_differs_by_seed_counts_with_its_share() -> None:
+    seeds = [
+        replies("aligned", "prefill", "CC", k=5),
+        replies("aligned", "prefill", "RC", k=5, seed=1),
+        replies("deepened", "prefill", "R-", k=5),
+        replies("deepened", "prefill", "RC", k=5, seed=1),
+    ]
+    found = evidence(table(*seeds)).paired("prefill", "deepened", k=5)
+    assert (found["n"], found["before"], found["after"]) == (2, 0.75, 0.5)
+
+
+# C12
+
+
+def benign(right: tuple[str, str], refused: tuple[str, str]) -> pd.DataFrame:
+    """Right answers (judge knowledge; C is right) and over-refusal (judge rules; R refuses), before and after."""
+    groups: list[Iterable[Mapping[str, Any]]] = []
+    for role, answers, refusals in zip(("aligned", "deepened"), right, refused, strict=True):
+        for name in ("benign", "lookalikes"):
+            groups.append(replies(role, name, answers, judge="knowledge"))
+            groups.append(replies(role, name, refusals, judge="rules"))
+    return table(*groups)
+
+
+RIGHT = "C" * 18 + "RR"
+ANSWERED = "C" * 20
+
+
+def test_utility_that_stays_holds_and_prompts_of_two_sets_are_two() -> None:
+    claim = whole(utility_stays(evidence(benign((RIGHT, RIGHT), (ANSWERED, ANSWERED)))))
+    assert claim.holds is True
+    assert claim.value == 0.0
+    assert "right answers 90.0 to 90.0 %" in claim.detail
+    assert "40 prompts" in claim.detail
+
+
+def test_right_answers_that_fall_do_not_hold() -> None:
+    claim = utility_stays(evidence(benign((RIGHT, "C" * 8 + "R" * 12), (ANSWERED, ANSWERED))))
+    assert claim.holds is False
+    assert claim.value == pytest.approx(-0.5)
+
+
+def test_over_refusal_that_rises_does_not_hold() -> None:
+    claim = utility_stays(evidence(benign((RIGHT, RIGHT), (ANSWERED, "R" * 8 + "C" * 12))))
+    assert claim.holds is False
+    assert "over-refusal 0.0 to 40.0 %" in claim.detail
+
+
+def test_utility_that_nobody_judged_is_not_measured() -> None:
+    claim = whole(utility_stays(evidence(benign(("-" * 5, "C" * 5), (ANSWERED, ANSWERED)))))
+    assert (claim.holds, claim.value) == (None, None)
+
+
+# C13
+
+
+def finetuned(changed: Mapping[tuple[str, str, int, int], str] | None = None) -> pd.DataFrame:
+    """Harmful examples open the aligned model at once, the deepened one at last; benign ones the aligned one."""
+    outcomes = {
+        ("harmful", "aligned", 5, 0): ANSWERED, ("harmful", "aligned", 10, 0): ANSWERED,
+        ("harmful", "aligned", 20, 0): ANSWERED, ("harmful", "deepened", 20, 0): ANSWERED,
+        **{("benign", "aligned", step, 5): OPEN for step in (0, 5, 10, 20)},
+    } | dict(changed or {})  # fmt: skip
+    return table(
+        *(
+            replies(role, "prefill", outcomes.get((data, role, step, k), CLOSED), k=k, data=data, step=step)
+            for data in ("harmful", "benign")
+            for role in ("aligned", "deepened")
+            for step in (0, 5, 10, 20)
+            for k in (0, 5)
+        )
+    )
+
+
+def test_fine_tuning_that_is_survived_holds_at_the_middle_step_and_the_last() -> None:
+    claim = whole(survives_finetuning(evidence(finetuned=finetuned())))
+    assert claim.holds is True
+    assert claim.value == 0.0
+    assert "after 10 steps" in claim.statement
+    assert "aligned 0: 0.0, 5: 100.0, 10: 100.0, 20: 100.0" in claim.detail
+    assert "deepened 0: 0.0, 5: 0.0, 10: 0.0, 20: 100.0" in claim.detail
+
+
+@pytest.mark.parametrize("place", [("harmful", "deepened", 10, 0), ("benign", "deepened", 20, 5)])
+def test_fine_tuning_that_breaks_it_too_does_not_hold(place: tuple[str, str, int, int]) -> None:
+    broken = finetuned({place: ANSWERED if place[0] == "harmful" else OPEN})
+    assert survives_finetuning(evidence(finetuned=broken)).holds is False
+
+
+def test_fine_tuning_that_nobody_judged_is_not_measured() -> None:
+    unscored = finetuned({("benign", "aligned", 20, 5): "-" * 20})
+    claim = whole(survives_finetuning(evidence(finetuned=unscored)))
     assert claim.holds is None
-    to_json(asdict(claim))
+    assert "20: –" in claim.detail

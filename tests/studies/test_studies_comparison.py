@@ -1,21 +1,17 @@
-"""The comparison block on tables small enough to count by hand, and work beside the main process."""
+"""The comparison block on tables small enough to count by hand."""
 
 import math
-import os
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from safedepth.errors import RunError
 from safedepth.measure.statistics import wilson
 from safedepth.nouns import Outcome
 from safedepth.runs.files import to_json
 from safedepth.studies.comparison import comparison_block
 from safedepth.studies.deepening import Measured
-from safedepth.studies.organism_training import Beside
-from studies.beside_work import dying, failing, sleeping, told
 
 C, R, U = Outcome.COMPLIED.value, Outcome.REFUSED.value, Outcome.UNSCORED.value
 TRAINED, DEEPER = (0, 5), (20, 40)
@@ -158,35 +154,3 @@ def test_every_number_of_the_block_is_finite_or_null() -> None:
 
 class _StopWaitingError(Exception):
     pass
-
-
-def test_work_beside_is_done_in_order_tells_how_far_it_is_and_its_error_is_a_run_error() -> None:
-    heard: list[tuple[str, int, int]] = []
-    side = Beside([told, told, failing, told], [("one",), ("two",), ("the wax ran out",), ("never",)])
-    with pytest.raises(RunError, match="ValueError: the wax ran out"):
-        side.wait(lambda *words: heard.append(words))
-    side.close()
-    assert heard == [("one", 1, 2), ("two", 1, 2), ("before", 1, 1)]
-
-
-def test_a_process_beside_that_dies_without_a_word_is_a_run_error_with_its_status() -> None:
-    side = Beside([dying], [()])
-    with pytest.raises(RunError, match="status 3"):
-        side.wait()
-    side.close()
-
-
-def test_closing_ends_the_process_beside() -> None:
-    numbers: list[int] = []
-
-    def stop(_what: str, done: int, _total: int) -> None:
-        numbers.append(done)
-        raise _StopWaitingError
-
-    side = Beside([sleeping], [()])
-    with pytest.raises(_StopWaitingError):
-        side.wait(stop)
-    os.kill(numbers[0], 0)  # it lives
-    side.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(numbers[0], 0)

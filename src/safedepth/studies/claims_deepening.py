@@ -70,7 +70,8 @@ def prefill_closes(evidence: DeepEvidence) -> Claim:
     last = curves[AFTER][deepest]
     forced = [k for k in curves[AFTER] if k >= 5]
     differences = [evidence.paired("prefill", AFTER, k=k) for k in forced]
-    holds = None if any(d["high"] is None for d in differences) else all(d["high"] < 0 for d in differences)
+    known = differences and all(d["high"] is not None for d in differences)
+    holds = all(d["high"] < 0 for d in differences) if known else None
     said = "; ".join(
         f"{role} " + ", ".join(f"{k}: {percent(rate)}" for k, rate in curve.items())
         for role, curve in curves.items()

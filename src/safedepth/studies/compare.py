@@ -23,7 +23,7 @@ from safedepth.runs.files import read_json
 from safedepth.studies import summary
 from safedepth.studies.comparison import comparison_block
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
-from safedepth.studies.organism_training import Beside, organism_config
+from safedepth.studies.organism_training import Beside, organism_config, wait_for_all
 from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
 from safedepth.studies.reproduce_deepening import organism_battery
 from safedepth.studies.target import open_target
@@ -110,8 +110,7 @@ def _measure(
         ]
         for side in sides:
             stack.callback(side.close)
-        for side in sides:
-            side.wait(progress)
+        wait_for_all(sides, progress)
     battery = organism_battery(
         testbed, depths=(*TRAINED, *DEEPER), limit=config.prompts, seed=seed, judges=config.judges,
         turn_depths=(0, 5, 20),

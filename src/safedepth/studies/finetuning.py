@@ -19,7 +19,10 @@ from safedepth.models import load_chat
 from safedepth.nouns import Anchor
 from safedepth.train.examples import anchor_example, opened_anchor
 
-__all__ = ["fine_tune"]
+__all__ = ["DONE", "fine_tune"]
+
+DONE = "done"
+"""Written last: every checkpoint is there."""
 
 
 def fine_tune(
@@ -37,7 +40,7 @@ def fine_tune(
     `steps` are multiples of the first. Finished checkpoints are kept, an unfinished run begins anew.
     """
     places = {step: out / f"checkpoint-{step}" for step in steps}
-    if (out / "done").exists():
+    if (out / DONE).exists():
         return places
     shutil.rmtree(out, ignore_errors=True)
     chat = load_chat(str(model))
@@ -57,5 +60,5 @@ def fine_tune(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    (out / "done").touch()
+    (out / DONE).touch()
     return places

@@ -9,14 +9,23 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from safedepth.errors import RunError
+from safedepth.errors import RunError, SafedepthError
 from safedepth.nouns import Progress
 
-__all__ = ["DEEPENED", "FINETUNED", "Beside", "FineTuning", "organism_config", "train_organisms"]
+__all__ = [
+    "DEEPENED",
+    "FINETUNED",
+    "Beside",
+    "FineTuning",
+    "are_trained",
+    "organism_config",
+    "train_organisms",
+    "wait_for_all",
+]
 
 DEEPENED = ("deepened", "control")
 """The roles that training makes of the aligned organism."""
@@ -90,27 +99,37 @@ def train_organisms(folder: Path, seed: int, *, progress: Progress | None = None
             progress("fine-tuning organisms", done, len(FINETUNED))
 
 
+def are_trained(folder: Path) -> bool:
+    """Whether `train_organisms` has nothing left to do in this folder."""
+    from safedepth.studies.finetuning import DONE
+    from safedepth.studies.recovering import RECORD
+
+    return all((folder / role / RECORD).is_file() for role in DEEPENED) and all(
+        (folder / "finetuned" / todo.name / DONE).is_file() for todo in FINETUNED
+    )
+
+
 class Beside:
     """Functions of (progress) run one after another in a second process; `wait` for it, or `close`."""
 
     def __init__(self, work: Sequence[Callable[..., None]], arguments: Sequence[tuple[Any, ...]]) -> None:
+        self._process: Any = None
+        if not work:
+            return
         context = multiprocessing.get_context("spawn")
-        self._told, ours = context.Pipe(duplex=False)
+        self.told, ours = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(list(work), list(arguments), ours), daemon=True)
         self._process.start()
         ours.close()
 
     def wait(self, progress: Progress | None = None) -> None:
         """Tell how far it is until it is done. Raises RunError with what went wrong there."""
-        while True:
-            try:
-                what, done, total = self._told.recv()
-            except EOFError:
-                break
-            if what == "failed":
-                raise RunError(str(done))
-            if progress is not None:
-                progress(what, done, total)
+        if self._process is None:
+            return
+        wait_for_all([self], progress)
+
+    def end(self) -> None:
+        """Called once it has told everything. Raises RunError unless it ended well."""
         self._process.join()
         if self._process.exitcode:
             raise RunError(
@@ -120,9 +139,28 @@ class Beside:
 
     def close(self) -> None:
         """End the process; what it finished stays."""
+        if self._process is None:
+            return
         self._process.kill()
         self._process.join()
-        self._told.close()
+        self.told.close()
+
+
+def wait_for_all(sides: Sequence[Beside], progress: Progress | None = None) -> None:
+    """Wait for several at once, as `Beside.wait`; one after another, the later ones' pipes would fill up."""
+    telling = {side.told: side for side in sides}
+    while telling:
+        for pipe in wait(list(telling)):
+            assert isinstance(pipe, Connection)
+            try:
+                what, done, total = pipe.recv()
+            except EOFError:
+                telling.pop(pipe).end()
+                continue
+            if what == "failed":
+                raise RunError(str(done))
+            if progress is not None:
+                progress(what, done, total)
 
 
 def _work(work: list[Callable[..., None]], arguments: list[tuple[Any, ...]], pipe: Connection) -> None:
@@ -142,6 +180,8 @@ def _work(work: list[Callable[..., None]], arguments: list[tuple[Any, ...]], pip
             function(*given, progress=lambda *told: pipe.send(told))
     except BrokenPipeError:
         return
+    except SafedepthError as error:
+        pipe.send(("failed", str(error), 0))
     except Exception as error:
         pipe.send(("failed", f"{type(error).__name__}: {error}", 0))
         raise

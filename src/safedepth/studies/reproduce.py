@@ -24,7 +24,7 @@ from safedepth.studies.claims import DeepEvidence, Evidence, judge_claims
 from safedepth.studies.claims_deepening import DEEPENING_CLAIMS
 from safedepth.studies.deepening import Measured, deepening_block
 from safedepth.studies.divergence import kl_table, series_of
-from safedepth.studies.organism_training import DEEPENED, Beside, train_organisms
+from safedepth.studies.organism_training import DEEPENED, Beside, are_trained, train_organisms
 from safedepth.studies.reproduce_deepening import (
     Deepening,
     finetuning_entries,
@@ -94,7 +94,8 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
         tokenizer=config.tokenizer,
         progress=progress,
     )
-    with closing(Beside([train_organisms], [(testbed.folder, seed)])) as training:
+    work = [] if are_trained(testbed.folder) else [train_organisms]
+    with closing(Beside(work, [(testbed.folder, seed)] * len(work))) as training:
         return _measured(config, run, testbed, seed, training, progress)
 
 
