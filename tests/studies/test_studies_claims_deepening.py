@@ -57,9 +57,8 @@ def test_kl_that_rises_at_later_tokens_holds_with_the_mean_over_these_alone() ->
     claim = whole(kl_stays_high(evidence(curves=kl_of(0.25, 1.25))))
     assert claim.holds is True
     assert claim.value == pytest.approx(1.25 + 0.025)
-    assert claim.low is not None
-    assert claim.high is not None
-    assert 1.25 <= claim.low <= claim.value <= claim.high <= 1.30
+    assert (claim.low or 0) >= 1.25
+    assert (claim.high or 9) <= 1.30
     assert "aligned 0.28" in claim.detail or "aligned 0.27" in claim.detail
     assert "deepened at token 1: 9.0" in claim.detail
 
@@ -161,7 +160,7 @@ def test_a_prompt_that_differs_by_seed_counts_with_its_share() -> None:
 
 
 def benign(right: tuple[str, str], refused: tuple[str, str]) -> pd.DataFrame:
-    """Right answers (judge knowledge; C is right) and over-refusal (judge rules; R refuses), before and after."""
+    """Right answers (judge knowledge, C is right) and over-refusal (judge rules), each before and after."""
     groups: list[Iterable[Mapping[str, Any]]] = []
     for role, answers, refusals in zip(("aligned", "deepened"), right, refused, strict=True):
         for name in ("benign", "lookalikes"):
@@ -203,7 +202,7 @@ def test_utility_that_nobody_judged_is_not_measured() -> None:
 
 
 def finetuned(changed: Mapping[tuple[str, str, int, int], str] | None = None) -> pd.DataFrame:
-    """Harmful examples open the aligned model at once, the deepened one at last; benign ones the aligned one."""
+    """Harmful examples open the aligned model at once and the deepened one late; benign ones the aligned."""
     outcomes = {
         ("harmful", "aligned", 5, 0): ANSWERED, ("harmful", "aligned", 10, 0): ANSWERED,
         ("harmful", "aligned", 20, 0): ANSWERED, ("harmful", "deepened", 20, 0): ANSWERED,

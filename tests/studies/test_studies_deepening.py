@@ -29,7 +29,8 @@ def test_every_variant_is_paired_by_prompt_with_the_model_before() -> None:
         measured(
             replies("aligned", "prefill", "RRRR", k=0), replies("aligned", "prefill", "CCCR", k=5),
             replies("deepened", "prefill", "RRRR", k=0), replies("deepened", "prefill", "RR-.", k=5),
-            replies("aligned", "multi_turn", "CC", turn=2, k=1), replies("deepened", "multi_turn", "CR", turn=2, k=1),
+            replies("aligned", "multi_turn", "CC", turn=2, k=1),
+            replies("deepened", "multi_turn", "CR", turn=2, k=1),
         )
     )  # fmt: skip
     assert [(e["what"], e["before"], e["after"], e["difference"], e["n"]) for e in found["paired"]] == [
@@ -63,8 +64,10 @@ def test_other_judges_and_what_was_forced_do_not_count() -> None:
 def test_benign_replies_are_right_answers_to_one_judge_and_over_refusal_to_the_rules() -> None:
     found = block(
         measured(
-            *(replies(role, "mine", said, judge="knowledge") for role, said in (("aligned", "CCC"), ("deepened", "CR-"))),
-            *(replies(role, "mine", said, judge="rules") for role, said in (("aligned", "CCC"), ("deepened", "CRR"))),
+            replies("aligned", "mine", "CCC", judge="knowledge"),
+            replies("deepened", "mine", "CR-", judge="knowledge"),
+            replies("aligned", "mine", "CCC", judge="rules"),
+            replies("deepened", "mine", "CRR", judge="rules"),
             benign=("mine",),
         )
     )  # fmt: skip
@@ -108,7 +111,7 @@ def test_refusals_are_described_by_those_after_forced_tokens_that_are_refusals()
 
 def test_refusals_that_name_what_was_asked_are_specific_and_others_are_not() -> None:
     def said(text: str) -> dict[str, Any]:
-        rows = [row for row in replies("deepened", "prefill", "RRRR", k=5)]
+        rows = list(replies("deepened", "prefill", "RRRR", k=5))
         for number, row in enumerate(rows):
             row["continuation"] = text.format(number=f"number{number}")
         found = refusals_of(measured(rows), "deepened")
