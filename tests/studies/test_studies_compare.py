@@ -1,6 +1,8 @@
 """Variants beside one another: columns and findings known by hand, and a comparison from end to end."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from safedepth.data import read_triplets
 from safedepth.errors import DataError, RunError
+from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import to_json
 from safedepth.studies import battery
@@ -165,11 +168,29 @@ def test_variants_have_names_and_words_of_their_own() -> None:
     assert VARIANTS[0].name == "uniform"
 
 
+class Here:
+    """Work in this process, when it is waited for: another would take ten seconds to begin."""
+
+    def __init__(self, work: Sequence[Callable[..., None]], arguments: Sequence[tuple[Any, ...]]) -> None:
+        self.todo = [partial(function, *given) for function, given in zip(work, arguments, strict=True)]
+
+    def close(self) -> None:
+        self.todo.clear()
+
+    @staticmethod
+    def wait_for_all(sides: Sequence["Here"], progress: Progress | None) -> None:
+        for side in sides:
+            for work in side.todo:
+                work(progress=progress)
+
+
 def test_a_comparison_trains_each_variant_once_puts_all_to_the_same_tests_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants = (VARIANTS[0], Variant("fixed", "At one place.", recovery="fixed", style="full", turns=True))
     monkeypatch.setattr(module, "VARIANTS", variants)
+    monkeypatch.setattr(module, "Beside", Here)
+    monkeypatch.setattr(module, "wait_for_all", Here.wait_for_all)
     monkeypatch.setattr(module, "TRAINED", (0, 5))
     monkeypatch.setattr(module, "DEEPER", (20,))
     config = CompareConfig(seeds=(0,), prompts=2, steps=2, longest=5)
