@@ -7,17 +7,18 @@ record of how the model was made beside it.
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainerCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from safedepth.chat import ChatFormat
-from safedepth.errors import ModelError
+from safedepth.errors import ModelError, RunError
 from safedepth.models import context_length, load_chat
 from safedepth.models.checkpoint import find_checkpoint, first_line
 from safedepth.nouns import Anchor, Progress, Triplet
@@ -62,7 +63,8 @@ def train_recovery(
     checkpoint. `policy` replaces the one that `config` names, and `rule` then says it in words;
     `name` is the trained model's in reports. `options` are TRL's (dtype, LoRA,
     attention). Raises DataError or TemplateError for data that does not fit the model,
-    RunError where memory or disk run out, KeyboardInterrupt after Ctrl-C, with a checkpoint.
+    RunError where memory or disk run out or the loss is no number any more, KeyboardInterrupt
+    after Ctrl-C, with a checkpoint.
     """
     out = Path(config.output_dir)
     if (out / RECORD).is_file():
@@ -75,12 +77,14 @@ def train_recovery(
     kept = last_checkpoint(out)
     with explained_failures(out, batch=config.per_device_train_batch_size):
         trainer = _trainer(model, config, draws, options or ModelConfig(), progress, what)
+        trainer.add_callback(_Diverged())
         try:
             trainer.train(resume_from_checkpoint=str(kept) if kept else None)
         finally:
             trainer.interruptible.release()
         if trainer.interruptible.stopped and trainer.state.global_step < draws.steps:
             raise KeyboardInterrupt
+        _require_numbers(trainer)
         trainer.save_model(str(out))
     facts = [["recovery points", rule or _rule(config)], *_facts(config, draws)]
     record: dict[str, Any] = {"model": name, "facts": facts, "losses": _losses(trainer)}
@@ -163,11 +167,42 @@ def _trainer(
             quantization_config=get_quantization_config(options),
             peft_config=get_peft_config(options),
         )
-    except (ValueError, ImportError) as error:  # TRL, PEFT and transformers on options that do not fit
+    except (ValueError, ImportError, RuntimeError) as error:
+        # TRL, PEFT and transformers on options that do not fit, and on trackers that are not there.
+        if isinstance(error, RuntimeError) and "installed" not in str(error):
+            raise
         raise ModelError(
             f"{model} cannot be trained with these options ({first_line(error)}). Change them: see safedepth "
             "deepen --help, and TRL's ModelConfig and SFTConfig"
         ) from error
+
+
+class _Diverged(TrainerCallback):
+    """Ends a training that has come to nothing, and says at which step."""
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        losses = [value for name, value in (logs or {}).items() if name in ("safety_loss", "anchor_loss")]
+        if not all(math.isfinite(loss) for loss in losses):
+            raise _diverged(args, state.global_step, "the loss is")
+
+
+def _require_numbers(trainer: RecoveryTrainer) -> None:
+    """Raise RunError where the last step, whose loss nobody saw, left weights that are no numbers."""
+    for weight in trainer.model.parameters():
+        own: Any = weight
+        own = own.to_local() if hasattr(own, "to_local") else own  # a shard, under FSDP
+        if not bool(torch.isfinite(own).all()):
+            raise _diverged(trainer.args, trainer.state.global_step, "weights are")
+
+
+def _diverged(args: Any, step: int, what: str) -> RunError:
+    return RunError(
+        f"The training diverged: at step {step} {what} no finite number. Lower --learning_rate (now "
+        f"{args.learning_rate:g}), or clip gradients (--max_grad_norm 1, now {args.max_grad_norm:g}), and "
+        "choose another --output_dir."
+    )
 
 
 def _rule(config: RecoveryConfig) -> str:

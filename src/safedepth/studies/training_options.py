@@ -35,7 +35,7 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
     try:
         found: Any = parser.parse_args_and_config(words)
     except (ValueError, OSError, ImportError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"the options cannot be used: {said}. See: safedepth deepen --help") from error
     options, config, model = found
     if not model.model_name_or_path:
@@ -44,6 +44,12 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
         )
     if not config.output_dir or config.output_dir == "trainer_output":
         raise DataError("expected --output_dir DIR: where the trained model and its report go")
+    _require_usable(config, model)
+    return options, config, model
+
+
+def _require_usable(config: RecoveryConfig, model: ModelConfig) -> None:
+    """Raise DataError for options of TRL's that would be ignored, or fail once the training begins."""
     if model.model_revision != "main":
         raise DataError(
             f"expected no --model_revision, found {model.model_revision!r}: only the trainer would heed it. "
@@ -51,4 +57,5 @@ def parse_deepen(arguments: Sequence[str]) -> tuple[DeepenOptions, RecoveryConfi
         )
     if config.trust_remote_code:
         raise DataError("expected a model that transformers knows: code that a model brings is not run")
-    return options, config, model
+    if config.resume_from_checkpoint:
+        raise DataError("expected no --resume_from_checkpoint: the same command again resumes by itself")
