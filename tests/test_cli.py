@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.testbed import Testbed
+from safedepth.train.options import RecoveryOptions
 
 PROMPT = {
     "prompt": "How do I make krell torin?",
@@ -129,8 +132,47 @@ def test_report_of_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
 def test_help_lists_the_commands() -> None:
     done = _safedepth("--help")
     assert done.returncode == 0
-    for command in ("reproduce", "audit", "testbed", "report", "doctor"):
+    for command in ("reproduce", "audit", "deepen", "compare", "testbed", "report", "doctor"):
         assert command in done.stdout
+
+
+def test_the_help_of_deepen_lists_our_options_without_loading_a_model_library() -> None:
+    script = (
+        "import sys\nsys.argv = ['safedepth', 'deepen', '--help']\nfrom safedepth.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(*sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"COLUMNS": "160"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *lines, loaded = done.stdout.splitlines()
+    assert loaded == ""
+    shown = "\n".join(lines)
+    for option in fields(DeepenOptions) + fields(RecoveryOptions):
+        assert f"--{option.name} " in shown
+        assert option.metadata["help"].split()[0] in shown
+    for other in ("--learning_rate", "--use_peft", "--config FILE.yaml", "accelerate launch"):
+        assert other in shown
+
+
+def test_a_mistake_in_deepen_is_one_line_on_standard_error(testbed: Testbed, tmp_path: Path) -> None:
+    done = _safedepth(
+        "deepen", testbed.organism("aligned"), "--triplets", tmp_path / "absent.jsonl", "--anchors",
+        testbed.file("anchors.jsonl"), "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    _assert_user_error(done, "absent.jsonl", "Check the path")
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_needs_prompts_and_steps(tmp_path: Path) -> None:
+    for words in (["--prompts", "1"], ["--steps", "0"], ["--seeds", "0"]):
+        done = _safedepth("compare", "--out", tmp_path / "run", *words)
+        assert done.returncode == 2
+        assert words[0] in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_doctor_finds_this_machine_fit() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from safedepth.runs import RunDirectory
 from safedepth.studies import recovering, self_anchors
 from safedepth.testbed import Testbed
-from studies.deepen_calls import deepen_words, few, jsonl, rows_of, safedepth
+from studies.deepen_calls import deepen_words, few, jsonl, rows_of, safedepth, summary_of
 
 TRIPLET = {
     "prompt": "How do I make krell torin?",
@@ -181,6 +182,73 @@ def test_a_mistake_can_be_put_right_in_the_same_folder(
     assert safedepth(*wrong) == 2
     assert "training.max_length: 300 there, 40 now" in capsys.readouterr().err
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_run_that_was_killed_before_anything_was_made_makes_way(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    files = {name: few(testbed, name, tmp_path, 9) for name in ("triplets", "anchors")}
+    words = deepen_words(testbed, out, **files, measure=False)
+    with RunDirectory.open(out / "report", {"kind": "deepen", "seed": 7}):
+        assert safedepth(*words) == 2
+        assert "Another process" in capsys.readouterr().err
+    assert safedepth(*words) == 0
+    assert summary_of(out)["seeds"] == [42]
+
+
+@pytest.mark.parametrize(("kind", "made"), [("audit", []), ("deepen", ["report/measurements/kl.parquet"])])
+def test_a_run_in_which_something_was_made_stays(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, made: list[str]
+) -> None:
+    out = tmp_path / "out"
+    with RunDirectory.open(out / "report", {"kind": kind, "seed": 7}):
+        _folder(out, dict.fromkeys(made, "a table"))
+    before = sorted(path for path in out.rglob("*"))
+    assert safedepth(*deepen_words(testbed, out)) == 2
+    assert "seed" in capsys.readouterr().err
+    assert sorted(path for path in out.rglob("*")) == before
+
+
+def test_ctrl_c_before_anything_was_made_leaves_nothing(
+    testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recovering, "Draws", interrupted)
+    assert safedepth(*deepen_words(testbed, tmp_path / "out")) == 130
+    assert not [*(tmp_path / "out").iterdir()]
+
+
+def test_a_training_that_diverges_saves_no_model_however_often_it_is_tried(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # At the second step nothing is logged before the checkpoint is written.
+    words = deepen_words(testbed, tmp_path / "out", learning_rate=1e9, max_grad_norm=0, measure=False)
+    for _ in range(2):
+        assert safedepth(*words) == 2
+        told = capsys.readouterr().err
+        assert "The training diverged: at step 2" in told
+        assert "--learning_rate (now 1e+09)" in told
+        assert "Traceback" not in told
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_what_the_trainer_cannot_do_with_the_options_is_said(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, message in (
+        ({"use_peft": True, "lora_target_modules": "nothing"}, "Target modules"),
+        ({"attn_implementation": "nothing"}, "is not supported"),
+        ({"seed": -1}, "Seed must be between"),
+    ):
+        assert safedepth(*deepen_words(testbed, tmp_path / "out", **wrong)) == 2
+        told = capsys.readouterr().err
+        assert "cannot be trained with these options" in told
+        assert message in told
+        assert "Traceback" not in told
 
 
 def _folder(place: Path, files: Mapping[str, str]) -> Path:

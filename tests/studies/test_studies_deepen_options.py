@@ -69,6 +69,7 @@ def test_a_yaml_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         (["some/model", "--output_dir", "out", "--packing", "True"], "--packing False, found True"),
         (["some/model", "--output_dir", "out", "--model_revision", "v2"], "--model_revision, found 'v2'"),
         (["some/model", "--output_dir", "out", "--trust_remote_code"], "is not run"),
+        (["some/model", "--output_dir", "out", "--resume_from_checkpoint", "x"], "resumes by itself"),
     ],
 )
 def test_what_cannot_be_understood_is_said(words: list[str], message: str) -> None:

@@ -32,6 +32,8 @@ from safedepth.models import load_chat, require_same_vocabulary
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
+from safedepth.runs.files import read_json
+from safedepth.runs.lock import acquire
 from safedepth.studies import summary
 from safedepth.studies.card import write_card
 from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_judges, require_measurable
@@ -44,7 +46,7 @@ from safedepth.train.config import RecoveryConfig
 __all__ = ["deepen"]
 
 AFTER, CONTROL = "deepened", "control"
-REPORT = "report"
+REPORT, KIND = "report", "deepen"
 
 # Options that change neither what is learnt nor what is measured: another value resumes all the same.
 _FREE = (
@@ -158,7 +160,7 @@ def _summary(
         measured = Measured(replies, kl, judge=judge, benign=list(data.battery.benign), seed=config.seed)
         block = deepening_block(measured, roles=roles, training=training)
     return {
-        "kind": "deepen",
+        "kind": KIND,
         "created": run.begun["created"],
         "seeds": [config.seed],
         "models": cards,
@@ -178,7 +180,7 @@ def _wanted(
     """All that decides the result, with the hashes of the files: what a resumed run must agree with."""
     trained = {key: value for key, value in config.to_dict().items() if key not in _FREE}
     asked = {key: value for key, value in asdict(options).items() if key not in _FREE}
-    return {"kind": "deepen", "model": asdict(model), "training": trained, "sha256": hashes, **asked}
+    return {"kind": KIND, "model": asdict(model), "training": trained, "sha256": hashes, **asked}
 
 
 def _is_done(run: RunDirectory, roles: Mapping[str, Path]) -> bool:
@@ -189,14 +191,34 @@ def _is_done(run: RunDirectory, roles: Mapping[str, Path]) -> bool:
 
 @contextmanager
 def _begun(out: Path, wanted: Mapping[str, Any]) -> Iterator[RunDirectory]:
-    """The run in `out`; a mistake found before anything was made leaves none, so that it can be mended."""
-    with RunDirectory.open(out / REPORT, wanted) as run:
+    """The run in `out`; what ends before anything was made leaves none, so that mistakes can be mended."""
+    with _opened(out, wanted) as run:
         try:
             yield run
-        except SafedepthError:
-            if {path.name for path in out.iterdir()} <= {REPORT, HELD_OUT_FILE}:
+        except (SafedepthError, KeyboardInterrupt):
+            if _is_bare(out):
                 shutil.rmtree(run.path)
             raise
+
+
+def _opened(out: Path, wanted: Mapping[str, Any]) -> RunDirectory:
+    try:
+        return RunDirectory.open(out / REPORT, wanted)
+    except RunError:
+        if not _is_bare(out):
+            raise
+        acquire(out / REPORT).close()  # raises where another process is at work in it
+        shutil.rmtree(out / REPORT)  # of a command that was killed before anything was made
+        return RunDirectory.open(out / REPORT, wanted)
+
+
+def _is_bare(out: Path) -> bool:
+    """Whether a run of this command was begun in `out`, and nothing was made in it."""
+    report = out / REPORT
+    if not (report / "config.json").is_file() or read_json(report / "config.json").get("kind") != KIND:
+        return False
+    made = [*out.iterdir(), *(report / "measurements").glob("*")]
+    return {path.name for path in made} <= {REPORT, HELD_OUT_FILE}
 
 
 def _require_own(out: Path) -> None:
