@@ -1,8 +1,8 @@
-"""What plain fine-tuning does to a model's safety (claim C13): TRL's `SFTTrainer`, unconstrained.
+"""What fine-tuning does to a model's safety (claims C7, C13 to C18), under any objective.
 
-The attack trains on conversations as a customer of a fine-tuning service would bring
-them, harmful or harmless; here it is pointed at one's own models to see how long their
-safety lasts.
+Trains on conversations as a customer of a fine-tuning service would bring them, harmful or
+harmless, and keeps the model as it was after given numbers of steps; here it is pointed at
+one's own models to see how long their safety lasts.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback
-from trl import SFTConfig, SFTTrainer
 
 from safedepth.models import load_chat
 from safedepth.nouns import Anchor
+from safedepth.train.constrained import ConstrainedSFTTrainer
+from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.examples import anchor_example, opened_anchor
 
 __all__ = ["DONE", "fine_tune"]
@@ -34,10 +36,13 @@ def fine_tune(
     batch: int = 10,
     learning_rate: float = 3e-4,
     seed: int = 0,
+    **options: Any,
 ) -> dict[int, Path]:
     """Fine-tune `model` on the conversations; a checkpoint after each number of `steps`, by number.
 
-    `steps` are multiples of the first. Finished checkpoints are kept, an unfinished run begins anew.
+    `steps` are multiples of the first. Plain fine-tuning at a constant rate, AdamW as it comes,
+    unless `options` say otherwise: those of `ConstrainedSFTConfig`, `objective="constrained"` among
+    them. Finished checkpoints are kept, an unfinished run begins anew. Raises as the trainer does.
     """
     places = {step: out / f"checkpoint-{step}" for step in steps}
     if (out / DONE).exists():
@@ -49,13 +54,16 @@ def fine_tune(
         "input_ids": [list(example.ids) for example in examples],
         "labels": [list(example.labels) for example in examples],
     }
-    config = SFTConfig(
+    usual: dict[str, Any] = {
+        "objective": "sft", "lr_scheduler_type": "constant", "warmup_steps": 0, "adam_beta1": 0.9,
+        "bf16": False, "activation_checkpointing": False, "disable_tqdm": True, "dataloader_pin_memory": False,
+        "logging_strategy": "no", "diagnostics": False, "dataset_kwargs": {"skip_prepare_dataset": True},
+    }  # fmt: skip
+    config = ConstrainedSFTConfig(
         output_dir=str(out), max_steps=max(steps), save_steps=min(steps), save_only_model=True, seed=seed,
-        per_device_train_batch_size=batch, learning_rate=learning_rate, lr_scheduler_type="constant",
-        bf16=False, activation_checkpointing=False, disable_tqdm=True, dataloader_pin_memory=False,
-        logging_strategy="no", dataset_kwargs={"skip_prepare_dataset": True},
+        per_device_train_batch_size=batch, learning_rate=learning_rate, **(usual | options),
     )  # fmt: skip
-    trainer = SFTTrainer(
+    trainer = ConstrainedSFTTrainer(
         str(model), config, train_dataset=Dataset.from_dict(rows), processing_class=chat.tokenizer
     )
     trainer.remove_callback(PrinterCallback)

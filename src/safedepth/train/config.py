@@ -18,7 +18,7 @@ from trl import SFTConfig
 from safedepth.errors import DataError
 from safedepth.train.options import RecoveryOptions, said
 
-__all__ = ["RecoveryConfig"]
+__all__ = ["RecoveryConfig", "require_fixed", "settle_machine"]
 
 FIXED: Mapping[str, tuple[Any, str]] = MappingProxyType(
     {
@@ -58,18 +58,9 @@ class RecoveryConfig(RecoveryOptions, SFTConfig):  # type: ignore[misc]
         self.check()
         if self.recovery == "adaptive" and self.dataloader_num_workers:
             raise DataError("expected --dataloader_num_workers 0: --recovery adaptive changes as it learns")
-        for name, (value, why) in FIXED.items():
-            if getattr(self, name) != value:
-                raise DataError(f"expected --{name} {value}, found {getattr(self, name)}: {why}")
+        require_fixed(self, FIXED)
+        settle_machine(self)
         own: Any = self  # TRL's fields have no types here
-        if own.bf16 is None:
-            # TRL would ask for bfloat16 everywhere, and stop where the machine has none.
-            own.bf16 = not own.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        if own.activation_checkpointing is None:
-            # TRL's name for it; transformers has a new one.
-            own.activation_checkpointing = own.gradient_checkpointing
-        if own.dataloader_pin_memory is None:
-            own.dataloader_pin_memory = torch.cuda.is_available()
         own.dataset_kwargs = {**(own.dataset_kwargs or {}), "skip_prepare_dataset": True}
         super().__post_init__()
         if self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches:
@@ -105,3 +96,22 @@ class RecoveryConfig(RecoveryOptions, SFTConfig):  # type: ignore[misc]
             )
         batch = max(b for b in range(1, min(asked, share) + 1) if share % b == 0)
         own.per_device_train_batch_size, own.gradient_accumulation_steps = batch, share // batch
+
+
+def require_fixed(config: Any, fixed: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise DataError for an option of TRL's that has another value than the one that `fixed` names."""
+    for name, (value, why) in fixed.items():
+        if getattr(config, name) != value:
+            raise DataError(f"expected --{name} {value}, found {getattr(config, name)}: {why}")
+
+
+def settle_machine(config: Any) -> None:
+    """Give options that were left open (None) the value that fits this machine."""
+    if config.bf16 is None:
+        # TRL would ask for bfloat16 everywhere, and stop where the machine has none.
+        config.bf16 = not config.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if config.activation_checkpointing is None:
+        # TRL's name for it; transformers has a new one.
+        config.activation_checkpointing = config.gradient_checkpointing
+    if config.dataloader_pin_memory is None:
+        config.dataloader_pin_memory = torch.cuda.is_available()

@@ -7,6 +7,13 @@ Recovery training (paper, section 4.1) minimises
 with l(e) the mean negative log-likelihood of the tokens of e that carry loss. Written as
 one weighted sum over tokens, L neither depends on how a step's examples are split into
 batches, over processes or over accumulation, nor on padding.
+
+Constrained fine-tuning (section 4.2, equations 3 to 5) minimises, for each response token,
+
+    (2 / beta_t) softplus(beta_t D_t),    D_t = log pi_ref(y_t | ...) - log pi(y_t | ...)
+
+whose gradient is -w_t grad log pi(y_t | ...) with w_t = 2 sigmoid(beta_t D_t): 1 where the
+model agrees with the reference, towards 0 the further it has gone beyond it.
 """
 
 from __future__ import annotations
@@ -14,7 +21,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["mixture_weights", "weighted_nll"]
+__all__ = [
+    "constrained_loss",
+    "implicit_advantage",
+    "mixture_weights",
+    "token_weights",
+    "weighted_nll",
+]
 
 
 def mixture_weights(
@@ -48,3 +61,39 @@ def weighted_nll(log_probs: Tensor, weights: Tensor) -> Tensor:
     """
     counted = weights != 0
     return -(torch.where(counted, log_probs.float(), 0.0) * weights).sum()
+
+
+def constrained_loss(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Tensor:
+    """The constrained objective of every token (section 4.2, equation 3), in nats; not summed.
+
+    As beta goes to 0 it becomes the negative log-likelihood plus a constant,
+    2 log(2) / beta + log pi_ref; as beta grows, 2 max(D, 0).
+
+    Args:
+        log_probs: log pi(y_t | ...) of the model that is trained; gradients flow through it alone.
+        reference: log pi_ref(y_t | ...), of the same shape.
+        betas: beta_t > 0, of the same shape or one that broadcasts to it.
+
+    Returns:
+        The tokens' losses, float32 (float64 if `log_probs` is), finite for every finite input.
+    """
+    wide = torch.float64 if log_probs.dtype == torch.float64 else torch.float32
+    gap = reference.detach().to(wide) - log_probs.to(wide)
+    betas = betas.to(wide)
+    # logaddexp and not functional.softplus, which becomes the identity from 20 on and loses the rest.
+    scaled = betas * gap
+    return 2 / betas * torch.logaddexp(scaled, torch.zeros_like(scaled))
+
+
+def token_weights(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Tensor:
+    """w_t = 2 sigmoid(beta_t D_t) in 0..2: how much of the gradient of each token is left (equation 5)."""
+    return 2 * torch.sigmoid(betas * (reference - log_probs).detach().float())
+
+
+def implicit_advantage(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Tensor:
+    """beta_t log(pi / pi_ref) of each token, in nats (section 4.2 and appendix, the RL reading).
+
+    The model is the optimum of E[sum_t A_t - beta_t KL(pi || pi_ref)] for just these advantages, up
+    to a value that depends on the context alone.
+    """
+    return betas * (log_probs - reference).detach().float()
