@@ -14,7 +14,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 NEEDS = {
     "requirements.lock": [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]],
-    "requirements-dev.lock": [*EXTRAS["dev"], *EXTRAS["docs"], *EXTRAS["servers"]],
+    "requirements-dev.lock": [*EXTRAS["dev"], *EXTRAS["docs"], *EXTRAS["servers"], *EXTRAS["sweep"]],
 }
 
 
