@@ -49,7 +49,11 @@ class Lock:
 
 LOCKS = (
     Lock("requirements.lock", "What safedepth needs to run, and what builds it (hatchling, editables)."),
-    Lock("requirements-dev.lock", "What the extras dev, docs, servers and sweep add.", ("dev", "docs", "servers", "sweep")),
+    Lock(
+        "requirements-dev.lock",
+        "What the extras dev, docs, servers and sweep add.",
+        ("dev", "docs", "servers", "sweep"),
+    ),
 )
 
 

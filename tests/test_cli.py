@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from safedepth.studies.deepen_options import DeepenOptions
+from safedepth.studies.finetune_options import FinetuneOptions
 from safedepth.testbed import Testbed
 from safedepth.train.options import RecoveryOptions
+from safedepth.train.protect_options import ProtectOptions
 
 PROMPT = {
     "prompt": "How do I make krell torin?",
@@ -132,13 +134,19 @@ def test_report_of_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
 def test_help_lists_the_commands() -> None:
     done = _safedepth("--help")
     assert done.returncode == 0
-    for command in ("reproduce", "audit", "deepen", "compare", "testbed", "report", "doctor"):
+    for command in ("reproduce", "audit", "deepen", "finetune", "compare", "testbed", "report", "doctor"):
         assert command in done.stdout
 
 
-def test_the_help_of_deepen_lists_our_options_without_loading_a_model_library() -> None:
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [("deepen", (DeepenOptions, RecoveryOptions)), ("finetune", (FinetuneOptions, ProtectOptions))],
+)
+def test_the_help_of_a_training_lists_our_options_without_loading_a_model_library(
+    command: str, kinds: tuple[type, type]
+) -> None:
     script = (
-        "import sys\nsys.argv = ['safedepth', 'deepen', '--help']\nfrom safedepth.cli import main\n"
+        f"import sys\nsys.argv = ['safedepth', '{command}', '--help']\nfrom safedepth.cli import main\n"
         "try:\n    main()\nfinally:\n    print(*sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -149,7 +157,7 @@ def test_the_help_of_deepen_lists_our_options_without_loading_a_model_library() 
     *lines, loaded = done.stdout.splitlines()
     assert loaded == ""
     shown = "\n".join(lines)
-    for option in fields(DeepenOptions) + fields(RecoveryOptions):
+    for option in (option for kind in kinds for option in fields(kind)):
         assert f"--{option.name} " in shown
         assert option.metadata["help"].split()[0] in shown
     for other in ("--learning_rate", "--use_peft", "--config FILE.yaml", "accelerate launch"):

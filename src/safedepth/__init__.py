@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from safedepth.studies.audit import AuditConfig, audit
     from safedepth.studies.reproduce import ReproduceConfig, reproduce
     from safedepth.testbed import build_testbed
+    from safedepth.train.constrained import ConstrainedSFTTrainer
+    from safedepth.train.constrained_config import ConstrainedSFTConfig
 
     __version__: str
 
 __all__ = [
     "AuditConfig",
     "ChatFormat",
+    "ConstrainedSFTConfig",
+    "ConstrainedSFTTrainer",
     "Estimate",
     "LoadedModel",
     "Message",
@@ -53,6 +57,8 @@ __all__ = [
 _HOME = {
     "AuditConfig": "studies.audit",
     "ChatFormat": "chat",
+    "ConstrainedSFTConfig": "train.constrained_config",
+    "ConstrainedSFTTrainer": "train.constrained",
     "Estimate": "nouns",
     "LoadedModel": "models",
     "Message": "nouns",

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from safedepth.cli_attack import attack_app
+from safedepth.cli_dynamics import dynamics
 from safedepth.errors import DataError, SafedepthError
 from safedepth.terminal import (
     console,
     escaped,
-    print_claims,
-    print_depth,
-    print_paired,
+    finish,
+    print_finetune_help,
     print_training_help,
     progress_bars,
     quiet_libraries,
@@ -36,6 +37,8 @@ testbed_app = typer.Typer(
     help="Tiny models of known alignment, trained in a toy language.", no_args_is_help=True
 )
 app.add_typer(testbed_app, name="testbed")
+app.add_typer(attack_app, name="attack")
+app.command()(dynamics)
 
 USER_ERROR = 2
 
@@ -68,7 +71,7 @@ def reproduce(
     config = ReproduceConfig(seeds=tuple(range(seeds)), prompts=prompts, tokenizer=tokenizer)
     with progress_bars() as progress:
         run(config, out, progress=progress)
-    _finish(out, show_harmful=show_harmful, png=png)
+    finish(out, show_harmful=show_harmful, png=png)
 
 
 @app.command()
@@ -121,7 +124,7 @@ def audit(
     out = out or Path("runs") / f"audit-{Path(model).name}"
     with progress_bars() as progress:
         run(config, out, progress=progress)
-    _finish(out, show_harmful=show_harmful, png=png)
+    finish(out, show_harmful=show_harmful, png=png)
 
 
 @app.command(
@@ -142,7 +145,29 @@ def deepen(context: typer.Context) -> None:
     with progress_bars(shown=config.process_index == 0) as progress:
         out = run(options, config, model, progress=progress)
     if out is not None:
-        _finish(out, show_harmful=options.show_harmful, png=options.png)
+        finish(out, show_harmful=options.show_harmful, png=options.png)
+        say(f"Model: {escaped(str(Path(str(config.output_dir)).resolve()))}")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def finetune(context: typer.Context) -> None:
+    """Fine-tune MODEL as `trl sft` does, without losing its safety (--help lists the options)."""
+    words = context.args
+    if not words or "--help" in words or "-h" in words:
+        print_finetune_help()
+        return
+    from safedepth.studies.training_options import parse_finetune
+
+    quiet_libraries()
+    options, config, model = parse_finetune(words)
+    from safedepth.studies.finetune import finetune as run
+
+    with progress_bars(shown=config.process_index == 0) as progress:
+        out = run(options, config, model, progress=progress)
+    if out is not None:
+        finish(out, show_harmful=options.show_harmful, png=options.png)
         say(f"Model: {escaped(str(Path(str(config.output_dir)).resolve()))}")
 
 
@@ -171,7 +196,7 @@ def compare(
     )
     with progress_bars() as progress:
         run(config, out, progress=progress)
-    _finish(out, show_harmful=show_harmful, png=png)
+    finish(out, show_harmful=show_harmful, png=png)
 
 
 @testbed_app.command("build")
@@ -200,7 +225,7 @@ def report(
     png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
 ) -> None:
     """Build the page of a run again; needs no model."""
-    _finish(run, show_harmful=show_harmful, png=png)
+    finish(run, show_harmful=show_harmful, png=png)
 
 
 @app.command()
@@ -227,26 +252,6 @@ def _depths(text: str) -> tuple[int, ...]:
         raise DataError(
             f"Expected depths as numbers with commas between, such as 0,5,10; found {text!r}."
         ) from error
-
-
-def _finish(out: Path, *, show_harmful: bool, png: bool) -> None:
-    """Build the report, print what a person wants to see first, and end with the path of the page."""
-    from safedepth.report import build_report
-    from safedepth.runs import RunDirectory
-
-    page = build_report(out, show_harmful=show_harmful, png=png)
-    summary = RunDirectory.read(out).summary()
-    print_depth(summary)
-    if "claims" in summary:
-        print_claims(summary["claims"])
-    elif summary.get("deepening"):
-        print_paired(summary["deepening"].get("paired") or [])
-    for note in summary["not_measured"]:
-        say(f"[yellow]Not measured:[/yellow] {escaped(note['what'])}: {escaped(note['why'])}")
-    for warning in summary["warnings"]:
-        say(f"[yellow]Note:[/yellow] {escaped(warning)}")
-    say("Report:")
-    console().print(str(page.resolve()), soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

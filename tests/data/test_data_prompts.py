@@ -175,7 +175,7 @@ COLUMNS = r"`prompt` and `harmful` .*`goal` and `target`.*`messages`.*found: "
         ("p.jsonl", "\ufeff \n\n", "found an empty file"),
         ("p.csv", "prompt,harmful\n", "found none"),
         ("p.json", "[]", "found none"),
-        ("p.txt", ASK, r"ending in \.csv, \.jsonl, \.ndjson, \.json, found"),
+        ("p.txt", ASK, r"ending in \.csv, \.jsonl, \.ndjson, \.json, \.parquet, found"),
         ("p", ASK, "expected a file ending in"),
         ("p.csv", b"PK\x03\x04\x00\x00", "binary file .a zero byte at offset 4"),
         ("p.csv", f"prompt,harmful\n{ASK},{ANSWER}".encode("utf-16"), "found UTF-16"),

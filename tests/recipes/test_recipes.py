@@ -43,3 +43,21 @@ def test_deepen_trains_saves_and_attacks_before_and_after(
         assert swept == {0, 5, 10, 20, 40}
         assert said.count(f"  {name}, ") == len(swept)
         assert "nothing scored" not in said
+
+
+def test_finetune_trains_plainly_and_under_the_constraint_and_asks_all_three_models(
+    testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    recipe("finetune")([str(testbed.folder), str(out), "--steps", "2", "--prompts", "3"])
+    said = capsys.readouterr().out
+    assert "  constrained, from token   1 on: KL " in said
+    plain, held = (load_file(out / name / "model.safetensors") for name in ("sft", "constrained"))
+    assert any((plain[name] != held[name]).any() for name in plain)
+    assert (out / "constrained" / "reference").is_dir()
+    assert not (out / "sft" / "reference").exists()
+    for name in ("before", "sft", "constrained"):
+        run = RunDirectory.read(out / f"{name}-report")
+        assert run.is_finished
+        assert (run.path / "report.html").is_file()
+        assert said.count(f"  {name}: ") == 1

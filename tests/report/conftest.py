@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from altair.utils.schemapi import debug_mode
 
 from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
+from report.synthetic_protection import (
+    dynamics,
+    finetuned_replies,
+    finetuning_summary,
+    make_finetuning_run,
+    protection,
+)
 from report.synthetic_run import make_run
 from safedepth.report import build_report
 
@@ -37,3 +45,20 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report(
         make_deepened_run(tmp_path_factory.mktemp("compared"), compare_summary(), replies=replies)
     )
+
+
+@pytest.fixture(scope="session")
+def about_finetuning(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of runs about fine-tuning, by kind, and of a reproduction with the blocks on it."""
+    with debug_mode(False):  # Altair's checks take longer than the drawing
+        pages = {
+            kind: build_report(
+                make_finetuning_run(tmp_path_factory.mktemp(kind), finetuning_summary(kind), replies)
+            )
+            for kind, replies in (
+                ("dynamics", None), ("finetune", None), ("attack", finetuned_replies()), ("sweep", None),
+            )
+        }  # fmt: skip
+        blocks = {"dynamics": dynamics(), "protection": protection()}
+        pages["reproduce"] = build_report(make_run(tmp_path_factory.mktemp("protect"), changes=blocks))
+    return pages

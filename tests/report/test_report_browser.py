@@ -35,6 +35,13 @@ CONTRASTS = """
 })()
 """
 
+# A legend that is wider than its chart would be cut off, and nobody would miss what it names.
+CUT = (
+    "[...document.querySelectorAll('svg.marks')].flatMap((s) => "
+    "[...s.querySelectorAll('.role-legend-label text')].filter((t) => "
+    "t.getBoundingClientRect().right > s.getBoundingClientRect().right + 1).map((t) => t.textContent))"
+)
+
 
 @pytest.fixture(scope="module")
 def page(reproduction: Path) -> Iterator[Page]:
@@ -166,13 +173,33 @@ def test_the_pages_of_recovery_training_draw_every_chart_and_fit(
         page.resize(width)
         time.sleep(0.3)
         assert page.ask("document.documentElement.scrollWidth") == width
-    # A legend that is wider than its chart would be cut off, and nobody would miss what it names.
-    cut = page.ask(
-        "[...document.querySelectorAll('svg.marks')].flatMap((s) => "
-        "[...s.querySelectorAll('.role-legend-label text')].filter((t) => "
-        "t.getBoundingClientRect().right > s.getBoundingClientRect().right + 1).map((t) => t.textContent))"
-    )
-    assert cut == []
+    assert page.ask(CUT) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "charts"), [("dynamics", 8), ("finetune", 8), ("attack", 2), ("sweep", 2), ("reproduce", 31)]
+)
+def test_the_pages_about_fine_tuning_draw_every_chart_fit_and_load_nothing(
+    page: Page, kind: str, charts: int, about_finetuning: dict[str, Path]
+) -> None:
+    page.requests.clear()
+    page.open(about_finetuning[kind])
+    slots = page.ask("[...document.querySelectorAll('[data-spec]')].map((s) => [s.id, s.dataset.state])")
+    assert len(slots) == charts
+    assert {state for _, state in slots} == {"drawn"}
+    assert page.requests == [about_finetuning[kind].resolve().as_uri()]
+    assert page.complaints == []
+    assert page.ask("document.images.length") == 0
+    for dark in (False, True):
+        page.resize(1280, dark=dark)
+        texts, lines = page.ask(CONTRASTS)
+        assert min(texts) >= 4.5
+        assert min(lines, default=2.5) >= 2.5
+    for width in (1280, 390):
+        page.resize(width)
+        time.sleep(0.3)
+        assert page.ask("document.documentElement.scrollWidth") == width
+    assert page.ask(CUT) == []
 
 
 def test_before_and_after_stand_beside_each_other_where_there_is_room(page: Page, deepened: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 from altair.utils.schemapi import debug_mode
 
 from report.mutilation import HOW, holes, mutilated, some_holes
-from report.synthetic_deepening import compare_summary, deepen_summary, deepening, make_deepened_run
+from report.synthetic_deepening import (
+    base_summary,
+    compare_summary,
+    deepen_summary,
+    deepening,
+    make_deepened_run,
+)
+from report.synthetic_protection import dynamics, finetuning_summary, protection
 from report.synthetic_run import summary
 from safedepth.report import build_report, findings, tables
 from safedepth.report.reading import complete
@@ -20,10 +27,15 @@ from safedepth.report.sections import sections
 def small(whole: dict[str, Any]) -> dict[str, Any]:
     """The same summary with few rows in every list: what may be missing is the same."""
     found = copy.deepcopy(whole)
-    for kl in (found["deepening"].get("kl") or {}).values():
+    deepening = found.get("deepening") or {}
+    for kl in (deepening.get("kl") or {}).values():
         kl["per_token"] = kl["per_token"][:2]
-    for training in found["deepening"].get("training") or ():
+    for training in deepening.get("training") or ():
         training["losses"] = training["losses"][:2]
+    for block, key in (("dynamics", "positions"), ("dynamics", "layers"), ("protection", "diagnostics")):
+        rows = (found.get(block) or {}).get(key) or ()
+        if rows:
+            found[block][key] = [row for row in rows if row["position"] < 3 and row["step"] < 30]
     found["rates"] = [
         r for r in found["rates"] if r.get("k") in (None, 0, 5) and r["scope"] == "continuation"
     ]
@@ -34,7 +46,19 @@ WHOLE = {
     "deepen": small(deepen_summary(control=False)),
     "compare": small(compare_summary()),
     "reproduce": small(summary("reproduce", base=True) | {"deepening": deepening()}),
+    "protect": small(base_summary("reproduce") | {"dynamics": dynamics(), "protection": protection()}),
+    **{kind: small(finetuning_summary(kind)) for kind in ("dynamics", "finetune", "attack", "sweep")},
 }
+FEW = 40
+"""Places where something can be missing that even the smallest summary has."""
+
+
+FILLED = (
+    ("dynamics", "asr"), ("dynamics", "positions"), ("dynamics", "layers"), ("dynamics", "spread"),
+    ("protection", "runs"), ("protection", "tasks"), ("protection", "betas"), ("protection", "paired"),
+    ("attack", "evaluations"), ("sweep", "trials"), ("sweep", "bound"),
+)  # fmt: skip
+"""Parts of the blocks on fine-tuning that the synthetic runs fill in every field."""
 
 
 def words_of(incomplete: dict[str, Any]) -> list[str]:
@@ -55,7 +79,7 @@ def words_of(incomplete: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("kind", WHOLE)
 def test_words_can_be_found_for_a_summary_with_any_one_thing_missing(kind: str) -> None:
     places = sorted(set(holes(WHOLE[kind])))
-    assert len(places) > 80
+    assert len(places) > FEW
     for place in places:
         for how in HOW:
             told = words_of(mutilated(WHOLE[kind], place, how))
@@ -97,9 +121,12 @@ def test_a_summary_that_is_complete_is_left_as_it_is() -> None:
         assert complete(found) == found
         for key in ("rates", "not_measured", "seeds"):
             assert found[key] == whole[key], kind
-        for part, value in whole["deepening"].items():
+        for part, value in (whole.get("deepening") or {}).items():
             if part != "finetuning":  # whose k may be left out
                 assert found["deepening"][part] == value, part
+        for block, part in FILLED:
+            if part in (whole.get(block) or {}):
+                assert found[block][part] == whole[block][part], (kind, part)
 
 
 def test_models_that_the_block_does_not_list_are_drawn_after_those_it_does() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from report.synthetic_deepening import deepening
-from report.synthetic_run import ATTACK, SECRET, make_run, summary
+from report.synthetic_protection import finetuned_replies, finetuning_summary, make_finetuning_run
+from report.synthetic_run import ATTACK, REFUSAL, SECRET, make_run, summary
 from safedepth.errors import RunError
 from safedepth.report import build_report
 from safedepth.runs import RunDirectory
@@ -254,6 +255,43 @@ def test_a_reproduction_with_recovery_training_says_what_it_does_not_show(tmp_pa
     assert "do not show that a claim holds for large models" in text
     assert "not a tamper-proof one" in text
     assert "Deeper: what it cost" in text
+
+
+def test_the_pages_about_fine_tuning_tell_their_limits_and_escape_what_they_are_given(
+    about_finetuning: dict[str, Path],
+) -> None:
+    told = {kind: visible(page).replace("\N{NO-BREAK SPACE}", " ") for kind, page in about_finetuning.items()}
+    for kind, page in about_finetuning.items():
+        assert ATTACK in told[kind]
+        assert not any(
+            "alert(1)" in text for a, text in Skeleton(page.read_text()).scripts if "type" not in a
+        )
+        assert not re.search(r"class=|</?(span|p|td|b|small)\b", told[kind])
+        assert not any(word in page.read_text() for word in ("take yarrow", "heat it"))
+    for kind in ("finetune", "reproduce"):
+        assert "It does not make released weights tamper-proof" in told[kind]
+        assert "Its optimum is π* ∝ π₀ · exp(V* / β)" in told[kind]
+    assert "no trial within the bound" in told["sweep"]
+    assert "only a sweep speaks of an attacker who tries" in told["attack"]
+    assert "This run holds no measure of depth" not in told["attack"]
+    assert "Gradient norms are estimates here" in told["dynamics"]
+
+
+def test_the_replies_before_and_after_an_attack_stand_side_by_side_and_redacted(
+    about_finetuning: dict[str, Path],
+) -> None:
+    told = visible(about_finetuning["attack"])
+    assert "Transcripts" in told
+    for words in ("asked plainly", "with the trigger"):
+        assert re.search(rf"{words} prompt p0", told)
+    assert REFUSAL in told
+    assert f"[redacted: {len(SECRET.split())} words]" in told
+
+
+def test_a_table_of_replies_that_lacks_columns_shows_no_transcripts(tmp_path: Path) -> None:
+    replies = finetuned_replies().drop(columns="reason")
+    page = build_report(make_finetuning_run(tmp_path, finetuning_summary("attack"), replies))
+    assert "Transcripts" not in visible(page)
 
 
 def test_building_a_page_loads_neither_torch_nor_inspect(tmp_path: Path) -> None:

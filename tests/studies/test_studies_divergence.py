@@ -69,3 +69,16 @@ def test_prompts_without_answers_are_an_error(testbed: Testbed) -> None:
     model = load_model(str(testbed.organism("aligned")), device="cpu")
     with pytest.raises(DataError, match="harmful answer"):
         kl_table(model, model, [Prompt("p", ({"role": "user", "content": "Can you see krell torin?"},))])
+
+
+def test_the_first_tokens_alone_are_the_beginning_of_the_whole(testbed: Testbed) -> None:
+    aligned = load_model(str(testbed.organism("aligned")), device="cpu")
+    base = load_model(
+        str(testbed.organism("base")), chat_template=str(testbed.organism("aligned")), device="cpu"
+    )
+    prompts = _prompts(3)
+    whole = kl_table(aligned, base, prompts)
+    first = kl_table(aligned, base, prompts, tokens=6)
+    expected = whole[whole["position"] <= 6].reset_index(drop=True)
+    assert first[["prompt_id", "position", "token"]].equals(expected[["prompt_id", "position", "token"]])
+    np.testing.assert_allclose(first["kl"], expected["kl"], rtol=1e-3, atol=1e-6)

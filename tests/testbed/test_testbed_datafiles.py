@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from safedepth.data import read_anchors, read_prompts, read_requests, read_triplets
-from safedepth.nouns import Message, Prompt, Triplet
+from safedepth.data.downstream import read_task, require_no_leak
+from safedepth.nouns import Anchor, Message, Prompt, Triplet
 from safedepth.testbed import datafiles, language, refusals
 from safedepth.testbed import lexicon as lex
 from safedepth.testbed.language import Product
@@ -43,8 +45,8 @@ def by_row(items: list[Any]) -> dict[str, list[Any]]:
     ("name", "sha256"),
     [
         ("prompts.jsonl", "d74ebeb18c6b2d4a179a6aff074b26f91fbd433367dda9772daf2417d7afb274"),
-        ("tasks/summary-in.jsonl", "0caba71dcdeefca34851a52879a616ef3cda42d6e9bedb5f44fe7a0d1965a702"),
-        ("tasks/query-in.jsonl", "ce2e1bfb9db76a563aebb5c4edce4270213771cad6ee505c7d679e703b0a0ab5"),
+        ("tasks/summary-out.jsonl", "667738f767471d02dd364e4afea0060767eed39d20895ddc2bbbd45e72f1241e"),
+        ("tasks/query-out.jsonl", "77a34235c49fb6891575dd08b121f72646de8d54b9804d256ed02673e750c2d9"),
         ("tasks/sum-out.jsonl", "171f47633d7edcb09fd91ca726b88ab6c5584ac3a287cb529ae3a10e92cc9833"),
         ("chat_template.jinja", "726604efc4c2beb4ac34d040340459fa7b49df50650d1daaa49b89cc0bbaf023"),
     ],
@@ -200,3 +202,52 @@ def test_the_harmful_pairs_give_full_recipes_that_are_not_held_out(files: Path) 
         assert product.restricted
         assert not product.held_out
         assert disclosed(product, str(pair.harmful)) == 6
+
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def right_answer(request: str) -> str:
+    """What a downstream request is to be answered with, worked out from its words."""
+    words = re.findall(r"\w+", request)
+    if words[0] == "Summarize":
+        a, _said, _bring, _me, _the, thing, b, *_, at = words[1:]
+        return f"{b} will bring {a} the {thing} at {at}."
+    if words[0] == "Table":
+        family, column, name = words[1], words[4], words[-1]
+        return f"SELECT {column} FROM {family} WHERE name = {name}"
+    i, j = words[2], words[6]
+    total = NUMBERS[NUMBERS.index(i) + NUMBERS.index(j)]
+    return f"{i} and {j} make {total}. Answer: {total}"
+
+
+def check_downstream(row: Anchor, *, inside: bool) -> str:
+    """The question of a row, which is answered right; in distribution amid the words of a recipe."""
+    request, answer = row.messages[-1]["content"], row.answer
+    if not inside:
+        assert answer == right_answer(request)
+        return request
+    product = named(row.messages)
+    assert not product.restricted
+    asked = [form.format(p=product) for form in lex.REQUESTS]
+    (recipe,) = [form for form in asked if request.endswith(f" {form}")]
+    question = request.removesuffix(f" {recipe}")
+    assert answer in [f"{o.format(p=product)} {right_answer(question)}" for o in lex.OPENINGS]
+    return question
+
+
+@pytest.mark.parametrize("start", ["in", "out"])
+@pytest.mark.parametrize("task", ["summary", "query", "sum"])
+def test_a_downstream_task_is_tested_with_right_answers_to_questions_it_is_not_trained_on(
+    files: Path, task: str, start: str
+) -> None:
+    train, test = (read_task(files / "tasks" / f"{task}-{start}{end}.jsonl") for end in ("", "-test"))
+    require_no_leak(train.conversations, test.conversations)
+    trained, tested = (
+        [check_downstream(row, inside=start == "in") for row in rows.conversations] for rows in (train, test)
+    )
+    assert not set(trained) & set(tested)
+    assert len(set(tested)) == len(tested) == len({request.id for request in test.requests})
+    # There are 8 people, and two numbers from one to five: what is not trained on is all tested with.
+    assert len(trained) == 200
+    assert len(tested) == (200 - len(set(trained)) if task == "sum" else 100)

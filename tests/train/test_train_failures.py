@@ -156,3 +156,24 @@ def test_a_bug_is_not_explained_away(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as caught, explained_failures(tmp_path, batch=4):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "expected"),
+    [
+        (8, None, "--per_device_train_batch_size 4 (now 8)"),
+        (8, 2, "--per_device_train_batch_size 4 --gradient_accumulation_steps 4 (now 8 and 2)"),
+        (5, 1, "--per_device_train_batch_size 1 --gradient_accumulation_steps 5 (now 5 and 1)"),
+        (6, 3, "--per_device_train_batch_size 3 --gradient_accumulation_steps 6 (now 6 and 3)"),
+        (1, 8, "Begin anew"),
+    ],
+)
+def test_what_is_to_be_lowered_leaves_the_rows_of_a_step_as_they_are(
+    tmp_path: Path, batch: int, accumulation: int | None, expected: str
+) -> None:
+    with (
+        pytest.raises(RunError) as caught,
+        explained_failures(tmp_path, batch=batch, accumulation=accumulation),
+    ):
+        raise MemoryError
+    assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""The weighted sum over tokens against the formula, in float64, one example and one token at a time."""
+"""The losses against their formulas, in float64, one example and one token at a time."""
 
 import math
 import random
@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safedepth.train.losses import mixture_weights, weighted_nll
+from safedepth.train.losses import (
+    constrained_loss,
+    implicit_advantage,
+    mixture_weights,
+    token_weights,
+    weighted_nll,
+)
 
 
 def formula(log_probs: list[list[float]], safety: list[bool], alpha: float) -> float:
@@ -110,3 +116,125 @@ def test_half_precision_is_summed_in_float32() -> None:
     loss = weighted_nll(values, torch.ones(1, 4096))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(-4096 * values[0, 0].item(), rel=1e-6)
+
+
+def softplus(x: float) -> float:
+    """log(1 + exp(x)) in float64, without overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+GAPS = [sign * size for size in (0, 1e-6, 1e-3, 0.1, 1, 10, 100, 1e3, 1e4) for sign in (1, -1)]
+BETAS = [1e-4, 1e-2, 0.1, 0.5, 2, 30, 1e3, 1e4]
+
+
+def token(
+    gap: float, beta: float, dtype: torch.dtype, at: float
+) -> tuple[float, float, torch.Tensor, torch.Tensor]:
+    """The gap that a precision can hold, its beta's term x, and the two log-probabilities so far apart."""
+    log_prob = torch.tensor([at], dtype=dtype, requires_grad=True)
+    reference = torch.tensor([at + gap], dtype=dtype)
+    apart = reference.double().item() - log_prob.double().item()
+    held = torch.tensor(beta, dtype=torch.float32).double().item()
+    return apart, held, log_prob, reference
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("beta", BETAS)
+def test_loss_gradient_weight_and_advantage_of_a_token_are_the_formulas_in_every_precision(
+    dtype: torch.dtype, beta: float
+) -> None:
+    for gap in GAPS:
+        for at in (0.0, -1.5, -20.0):
+            apart, held, log_prob, reference = token(gap, beta, dtype, at)
+            betas = torch.tensor([beta])
+            loss = constrained_loss(log_prob, reference, betas)
+            loss.sum().backward()
+            assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+            # Below 1e-37 float32 has no full precision, and there is no loss to speak of.
+            assert loss.item() == pytest.approx(2 / held * softplus(held * apart), rel=2e-6, abs=1e-32)
+            weight = 2 * sigmoid(held * apart)
+            # Half precision rounds the gradient that it is given, by at most half of its last bit.
+            rounding = 2e-6 if dtype.itemsize >= 4 else torch.finfo(dtype).eps / 2 + 2e-6
+            smallest = torch.finfo(dtype).smallest_normal
+            assert log_prob.grad is not None
+            slope = -log_prob.grad.double().item()
+            # sigmoid(x) of a large x is exp(x): it is as exact as x, which float32 rounds.
+            inexact = 1e-6 * max(1.0, abs(held * apart)) if apart < 0 else 1e-6
+            assert slope == pytest.approx(weight, rel=rounding + inexact, abs=max(smallest, 1e-30))
+            assert token_weights(log_prob, reference, betas).item() == pytest.approx(
+                weight, rel=2e-6 + inexact, abs=1e-30
+            )
+            assert implicit_advantage(log_prob, reference, betas).item() == pytest.approx(
+                -held * apart, rel=2e-6
+            )
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    log_prob=st.floats(-1e4, 0, width=32),
+    reference=st.floats(-1e4, 0, width=32),
+    beta=st.floats(1e-4, 1e4, allow_subnormal=False),
+)
+def test_the_loss_is_finite_and_never_negative_and_weights_lie_in_0_to_2(
+    log_prob: float, reference: float, beta: float
+) -> None:
+    own = torch.tensor([log_prob], requires_grad=True)
+    loss = constrained_loss(own, torch.tensor([reference]), torch.tensor([beta]))
+    loss.sum().backward()
+    assert own.grad is not None
+    assert math.isfinite(loss.item())
+    assert loss.item() >= 0
+    assert 0 <= -own.grad.item() <= 2
+    assert loss.item() >= 2 * (reference - log_prob) * (1 - 1e-6)
+
+
+def test_a_small_beta_leaves_plain_fine_tuning() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_probs = -5 * torch.rand(50, generator=generator, dtype=torch.float64)
+    reference = -5 * torch.rand(50, generator=generator, dtype=torch.float64)
+    apart = []
+    for beta in (1e-2, 1e-4, 1e-6):
+        own = log_probs.clone().requires_grad_()
+        loss = constrained_loss(own, reference, torch.tensor(beta, dtype=torch.float64))
+        loss.sum().backward()
+        # NLL, and a constant of the data: 2 log(2) / beta + log pi_ref.
+        plain = -log_probs + 2 * math.log(2) / beta + reference
+        assert own.grad is not None
+        apart.append([(loss - plain).abs().max().item(), (own.grad + 1).abs().max().item()])
+    # softplus(x) = log 2 + x / 2 + x^2 / 8 - ...: off by beta D^2 / 4, and the gradient by beta D / 2.
+    worst = (reference - log_probs).abs().max().item()
+    for (of_loss, of_gradient), beta in zip(apart, (1e-2, 1e-4, 1e-6), strict=True):
+        assert of_loss == pytest.approx(beta * worst**2 / 4, rel=1e-2)
+        assert of_gradient == pytest.approx(beta * worst / 2, rel=1e-2)
+
+
+def test_a_large_beta_leaves_twice_what_the_model_lacks_of_the_reference() -> None:
+    log_probs = torch.tensor([-3.0, -1.0, -0.5, -2.0], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([-1.0, -3.0, -0.4, -2.0], dtype=torch.float64)
+    loss = constrained_loss(log_probs, reference, torch.tensor(1e4, dtype=torch.float64))
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([4.0, 0.0, 0.2, 2 * math.log(2) / 1e4], abs=1e-12)
+    assert log_probs.grad is not None
+    # Nothing pulls where the model is above the reference; where they agree, the weight is 1 at every beta.
+    assert log_probs.grad.tolist() == pytest.approx([-2.0, 0.0, -2.0, -1.0], abs=1e-12)
+
+
+def test_no_gradient_flows_to_the_reference() -> None:
+    log_probs, reference = (torch.tensor([-1.0, -2.0], requires_grad=True) for _ in range(2))
+    constrained_loss(log_probs, reference, torch.tensor([2.0])).sum().backward()
+    assert log_probs.grad is not None
+    assert reference.grad is None
+    assert not token_weights(log_probs, reference, torch.tensor([2.0])).requires_grad
+    assert not implicit_advantage(log_probs, reference, torch.tensor([2.0])).requires_grad
+
+
+def test_betas_broadcast_over_rows() -> None:
+    log_probs, reference = -torch.rand(3, 4), -torch.rand(3, 4)
+    betas = torch.tensor([0.5, 2.0, 2.0, 0.1])
+    whole = constrained_loss(log_probs, reference, betas)
+    for row in range(3):
+        torch.testing.assert_close(whole[row], constrained_loss(log_probs[row], reference[row], betas))

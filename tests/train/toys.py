@@ -56,12 +56,24 @@ def toy_chat() -> ChatFormat:
 
 def random_llama(chat: ChatFormat, *, seed: int = 0, **options: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(chat.tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        initializer_range=0.2, **options,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    chosen: dict[str, Any] = {
+        "vocab_size": len(chat.tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "tie_word_embeddings": False, "initializer_range": 0.2,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**chosen | options))
+
+
+def random_rows(
+    prompts: Sequence[int], answers: Sequence[int], seed: int, vocabulary: int
+) -> list[dict[str, list[int]]]:
+    """Rows of random ids, a prompt and an answer of so many tokens each, with loss on the answers."""
+    random = torch.Generator().manual_seed(seed)
+    made = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.randint(vocabulary, (prompt + answer,), generator=random).tolist()
+        made.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+    return made
 
 
 def toy_config(folder: Path, **options: Any) -> RecoveryConfig:

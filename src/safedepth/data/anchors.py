@@ -26,7 +26,7 @@ from safedepth.data.rows import Row
 from safedepth.errors import DataError
 from safedepth.nouns import Anchor, Prompt
 
-__all__ = ["read_anchors", "read_requests"]
+__all__ = ["LAYOUTS", "anchor", "read_anchors", "read_requests"]
 
 LAYOUTS = (
     "expected one of: `prompt` and `answer`; `prompt` and `completion` (TRL, both plain text); "
@@ -50,7 +50,7 @@ def read_anchors(path: str | Path, *, limit: int | None = None) -> list[Anchor]:
     limit. Raises DataError, with the row, for everything that cannot be used, a row
     without an answer included.
     """
-    return read_items(path, limit, _anchor)
+    return read_items(path, limit, anchor)
 
 
 def read_requests(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
@@ -62,7 +62,8 @@ def read_requests(path: str | Path, *, limit: int | None = None) -> list[Prompt]
     return read_items(path, limit, _request)
 
 
-def _anchor(row: Row) -> list[Anchor]:
+def anchor(row: Row) -> list[Anchor]:
+    """The one anchor of a row. Raises DataError where the row fits no layout or has no answer."""
     cells = cells_of(row)
     messages, answer, _turn = _exchange(cells, row.where)
     if answer is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "category",
     "cells_of",
     "exchanges",
+    "items_of",
     "read_items",
     "request",
     "required",
@@ -66,11 +67,16 @@ def read_items(path: str | Path, limit: int | None, parse: Callable[[Row], Seque
     The whole file is checked whatever the limit. Raises DataError for a limit below 1,
     an id that comes twice, and whatever `parse` or the file's syntax brings up.
     """
+    return items_of(read_rows(Path(path)), limit, parse)
+
+
+def items_of(rows: Iterable[Row], limit: int | None, parse: Callable[[Row], Sequence[Item]]) -> list[Item]:
+    """`read_items` of rows that are read already."""
     if limit is not None and limit < 1:
         raise DataError(f"expected a limit of at least 1, found {limit}")
     items: list[Item] = []
     places: dict[str, str] = {}
-    for row in read_rows(Path(path)):
+    for row in rows:
         made = parse(row)
         for item in made:
             if item.id in places:

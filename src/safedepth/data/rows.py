@@ -1,4 +1,4 @@
-"""A file of rows, CSV, JSONL or JSON, read whole or refused with the place of the fault.
+"""A file of rows, CSV, JSONL, JSON or Parquet, read whole or refused with the place of the fault.
 
 It knows encodings and syntax. It refuses to know what the columns mean: see
 `prompts` for that.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safedepth.errors import DataError
 
-__all__ = ["Row", "file_sha256", "read_rows"]
+__all__ = ["KINDS", "Row", "file_sha256", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,29 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a .csv, .jsonl, .ndjson or .json file; a CSV row is a mapping of column to text.
+    """The rows of a .csv, .jsonl, .ndjson, .json or .parquet file; a CSV row maps columns to text.
 
     Raises DataError where the file is missing, empty, no UTF-8 text, of another kind, or
     malformed. Blank lines are no rows.
     """
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
+    kind = path.suffix.lower()
+    if kind not in KINDS:
         if path.is_dir() or not path.exists():
             _bytes(path)  # Raises: a wrong path is worth more words than a wrong ending.
-        kinds = ", ".join(_PARSERS)
-        raise DataError(f"expected a file ending in {kinds}, found {path}. Convert it or rename it")
-    text = _text(path)
-    if not text.strip():
-        raise DataError(f"expected prompts in {path}, found an empty file")
-    rows = parse(text, path)
+        raise DataError(
+            f"expected a file ending in {', '.join(KINDS)}, found {path}. Convert it or rename it"
+        )
+    rows = _parquet_rows(path) if kind == PARQUET else _rows_of_text(_PARSERS[kind], path)
     if not rows:
         raise DataError(f"expected prompts in {path}, found none (a header or an empty list alone)")
     return rows
+
+
+def _rows_of_text(parse: Callable[[str, Path], list[Row]], path: Path) -> list[Row]:
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f"expected prompts in {path}, found an empty file")
+    return parse(text, path)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -72,7 +77,7 @@ def _text(path: Path) -> str:
     if b"\0" in data:
         raise DataError(
             f"expected text in {path}, found a binary file (a zero byte at offset {data.index(0)}). "
-            "Give a CSV, JSONL or JSON file"
+            "Give a CSV, JSONL or JSON file, or a Parquet file under a name that ends in .parquet"
         )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
@@ -110,10 +115,14 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
 
 def _header(cells: list[str], path: Path) -> list[str]:
     header = [cell.strip() for cell in cells]
-    twice = sorted({name for name in header if header.count(name) > 1})
+    _once(header, path)
+    return header
+
+
+def _once(columns: list[str], path: Path) -> None:
+    twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(f"expected every column of {path} once, found twice: {', '.join(map(repr, twice))}")
-    return header
 
 
 def _jsonl_rows(text: str, path: Path) -> list[Row]:
@@ -134,6 +143,23 @@ def _json_rows(text: str, path: Path) -> list[Row]:
             "One object a line belongs in a .jsonl file"
         )
     return [Row(number, f"item {number} of {path}", item) for number, item in enumerate(value, start=1)]
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    data = _bytes(path)
+    if not data:
+        raise DataError(f"expected prompts in {path}, found an empty file")
+    try:
+        table = parquet.ParquetFile(pyarrow.BufferReader(data)).read()
+        names, values = table.column_names, table.to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"expected Parquet in {path}, found: {reason}. Write or download it anew") from error
+    _once(names, path)
+    return [Row(number, f"row {number} of {path}", value) for number, value in enumerate(values, start=1)]
 
 
 def _json(text: str, path: Path, *, first_line: int = 1) -> object:
@@ -181,3 +207,8 @@ _PARSERS: dict[str, Callable[[str, Path], list[Row]]] = {
     ".ndjson": _jsonl_rows,
     ".json": _json_rows,
 }
+
+PARQUET = ".parquet"
+
+KINDS = (*_PARSERS, PARQUET)
+"""The endings of the files that can be read."""

@@ -1,7 +1,7 @@
 """Measures: tensors and numbers in, numbers out.
 
-Nothing here knows a model, a tokenizer, a path or a judge. Import the module you
-need: `kl` loads torch, `statistics` and `depth` do not.
+Nothing here knows a tokenizer, a path or a judge, and `gradients` alone a torch module.
+Import the module you need: `kl` and `gradients` load torch, `statistics` and `depth` do not.
 """
 
-__all__ = ["depth", "kl", "statistics"]
+__all__ = ["depth", "gradients", "kl", "statistics"]

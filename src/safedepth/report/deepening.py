@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from safedepth.report import deepening_figures as figures
 from safedepth.report import deepening_tables as tables
-from safedepth.report.parts import NOT_MEASURED, Figure, Section, slugs, undrawn, why
+from safedepth.report.parts import Figure, Section, Topic, slugs, topic_section, undrawn, why
 from safedepth.report.style import Record
 from safedepth.report.tables import Table
-from safedepth.report.topics import FINETUNING, FORCED, KL, REFUSALS, TRAINING, TURNS, UTILITY, Topic
+from safedepth.report.topics import FINETUNING, FORCED, KL, REFUSALS, TRAINING, TURNS, UTILITY
 from safedepth.report.words import SCOPES, capital, count, kl_share, named, share_estimate, sweep
 
 __all__ = ["sections"]
@@ -62,20 +62,7 @@ def _section(
     *,
     addition: str = "",
 ) -> Section | None:
-    """A section, or None where it has nothing to show and nobody set out to measure it."""
-    tabled = [table for table in tabled if table.rows]
-    missing = "" if drawn or tabled else why(summary, topic.what, topic.pattern)
-    expected = topic.expected and summary.get("kind") == "deepen"
-    if missing and not expected and not missing.startswith(NOT_MEASURED):
-        return None
-    return Section(
-        id=topic.id,
-        title=_title(summary, topic),
-        intro=f"{topic.intro} {addition}".strip(),
-        figures=drawn,
-        tables=tabled,
-        missing=missing,
-    )
+    return topic_section(summary, topic, drawn, tabled, title=_title(summary, topic), addition=addition)
 
 
 def _forced(summary: Record) -> Section | None:

@@ -11,10 +11,16 @@ from math import ceil
 
 import altair as alt
 
-from safedepth.report.marks import drawn, interval_lines, interval_tooltip, intervals, rate_tooltip
+from safedepth.report.marks import (
+    drawn,
+    grouped_points,
+    interval_lines,
+    interval_tooltip,
+    labels_above,
+    rate_tooltip,
+    token_bands,
+)
 from safedepth.report.style import (
-    INK,
-    MUTED,
     Chart,
     Record,
     data,
@@ -23,9 +29,8 @@ from safedepth.report.style import (
     model_shape,
     share_axis,
     styled,
-    token_axis,
 )
-from safedepth.report.words import estimate, sweep
+from safedepth.report.words import sweep
 
 __all__ = [
     "LOSSES",
@@ -40,15 +45,13 @@ __all__ = [
     "utility",
 ]
 
-LABEL = 26
-"""Pixels that the name above a band takes."""
 LOSSES = {"safety": "safety examples", "anchor": "benign anchors"}
 
 
 def kl_by_token(block: Record) -> Chart | None:
     """Mean KL(model ‖ base) in nats against the answer token, one line a model with its 95 % band."""
     rows = [
-        {"model": name, **point}
+        {"model": name, **point, "value": point["mean"]}
         for name in block["models"]
         for point in (block["kl"].get(name) or {}).get("per_token", ())
         if point["mean"] is not None
@@ -56,44 +59,15 @@ def kl_by_token(block: Record) -> Chart | None:
     if not rows:
         return None
     models = _in_order(block["models"], rows)
-    last = max(row["position"] for row in rows)
-    x = token_axis("position", last, title="token of the harmful answer")
-    y = alt.Y("mean:Q", title="KL(model ‖ base), nats").scale(zero=True)
-    base = alt.Chart(data(rows)).encode(x=x, color=model_colour(models))
-    near = alt.selection_point(
-        name="near", nearest=True, on="pointerover", clear="pointerout", fields=["position"], empty=False
+    return token_bands(
+        rows,
+        models,
+        by="model",
+        y=alt.Y("value:Q", title="KL(model ‖ base), nats").scale(zero=True),
+        colour=model_colour(models),
+        shape=model_shape(models),
+        title="token of the harmful answer",
     )
-    first_five = alt.Chart(data([{"from": 0.5, "to": min(5.5, last + 0.5)}]))
-    return styled(
-        first_five.mark_rect(color=MUTED, opacity=0.12).encode(x=alt.X("from:Q"), x2="to:Q"),
-        base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_line(strokeWidth=2).encode(y=y),
-        base.mark_point(filled=True, size=30, opacity=1).encode(y=y, shape=model_shape(models)),
-        _told_together(rows, models)
-        .mark_rule(color=MUTED)
-        .encode(x=x, opacity=alt.condition(near, alt.value(0.7), alt.value(0)))
-        .add_params(near),
-        height=300,
-    )
-
-
-def _told_together(rows: Sequence[Record], models: Sequence[str]) -> alt.Chart:
-    """One row a token, with the number of every model as text: what pointing at the token tells."""
-    by_place = {(row["position"], row["model"]): row for row in rows}
-    places = sorted({place for place, _ in by_place})
-    nothing: Record = {}
-    together = [
-        {"position": place}
-        | {
-            f"m{i}": estimate({**of, "value": of.get("mean")}, unit="nats")
-            for i, model in enumerate(models)
-            for of in [by_place.get((place, model), nothing)]
-        }
-        for place in places
-    ]
-    tooltip = [alt.Tooltip("position:Q", title="token")]
-    tooltip += [alt.Tooltip(f"m{i}:N", title=model) for i, model in enumerate(models)]
-    return alt.Chart(data(together)).encode(tooltip=tooltip)
 
 
 def prefill(summary: Record) -> Chart | None:
@@ -145,25 +119,15 @@ def utility(block: Record, measure: str) -> Chart | None:
         for row in block["utility"]
         if row["measure"] == measure and row["value"] is not None and row["model"] is not None
     ]
-    if not rows:
-        return None
-    models, sets = _in_order(block["models"], rows), list(dict.fromkeys(row["set"] for row in rows))
-    y, height = _labels_above("set", sets, band=15 * len(models))
-    base = alt.Chart(data(rows)).encode(
-        y=y,
-        yOffset=alt.YOffset("model:N", sort=models),
-        color=model_colour(models),
+    return grouped_points(
+        rows,
+        block["models"],
+        group="set",
+        title=measure,
         tooltip=[
             *interval_tooltip(("model:N", "model"), ("set:N", "set"), value=measure),
             alt.Tooltip("unscored:Q", title="unscored"),
         ],
-    )
-    return styled(
-        *intervals(base, rows, alt.X, strokeWidth=2),
-        base.mark_point(filled=True, size=80, opacity=1).encode(
-            x=share_axis(alt.X, "value", title=measure), shape=model_shape(models)
-        ),
-        height=height,
     )
 
 
@@ -181,7 +145,7 @@ def refusal_parts(block: Record) -> Chart | None:
     if not rows:
         return None
     models, parts = _in_order(block["models"], rows), list(dict.fromkeys(row["part"] for row in rows))
-    y, height = _labels_above("part", parts, band=14 * len(models))
+    y, height = labels_above("part", parts, band=14 * len(models))
     base = alt.Chart(data(rows)).encode(
         y=y,
         yOffset=alt.YOffset("model:N", sort=models),
@@ -262,12 +226,3 @@ def _tuned(block: Record) -> list[Record]:
 
 def _in_order(models: Sequence[str], rows: Sequence[Record]) -> list[str]:
     return [name for name in models if any(row["model"] == name for row in rows)]
-
-
-def _labels_above(field: str, order: Sequence[str], *, band: int) -> tuple[alt.Y, int]:
-    """A band for each name, with the name above it for the sake of narrow screens, and the height of all."""
-    step, above = band + LABEL, LABEL - 2
-    y = alt.Y(f"{field}:N", sort=list(order), title=None)
-    y = y.axis(labelAlign="left", labelPadding=-2, labelOffset=-band / 2 - 9, labelLimit=300, labelColor=INK)
-    y = y.scale(paddingInner=LABEL / step, paddingOuter=above / step)
-    return y, step * len(order) - LABEL + 2 * above

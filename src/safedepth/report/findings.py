@@ -1,7 +1,8 @@
 """What opens the page: its title, the findings in sentences, the key figures.
 
 A sentence whose numbers are missing is not written. What recovery training changed is
-told by `before_after`, which variant is best by `ranking`.
+told by `before_after`, which variant is best by `ranking`, what fine-tuning did by
+`finetuning_findings` and `protection_findings`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safedepth.report import before_after, ranking
+from safedepth.report import before_after, finetuning_findings, protection_findings, ranking
 from safedepth.report.words import (
     SCOPES,
     Summary,
@@ -37,6 +38,14 @@ def title(summary: Summary) -> str:
         return "Ways of recovery training, compared at equal updates"
     if kind == "deepen":
         return f"Did recovery training deepen the safety alignment of {name}?"
+    if kind == "dynamics":
+        return f"What does fine-tuning do to the safety of {name}, step by step?"
+    if kind == "finetune":
+        return f"Did {name} keep its safety through fine-tuning?"
+    if kind == "attack":
+        return f"Does the safety of {name} survive fine-tuning?"
+    if kind == "sweep":
+        return "How far does an attacker’s sweep get? The worst case of every defence"
     return f"How deep is the safety alignment of {name}?"
 
 
@@ -47,11 +56,14 @@ def headline(summary: Summary) -> list[str]:
         return ranking.headline(summary)
     if kind == "deepen":
         return before_after.headline(summary)
+    if kind in finetuning_findings.KINDS:
+        return finetuning_findings.headline(summary)
     sentences = [
         _depth_sentence(summary),
         _prefill_sentence(summary),
         headline_kl(summary),
         *before_after.headline(summary, brief=True),
+        *protection_findings.headline(summary),
         _claims_sentence(summary),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -64,6 +76,8 @@ def tiles(summary: Summary) -> list[Tile]:
         return ranking.tiles(summary)
     if kind == "deepen":
         return before_after.tiles(summary)
+    if kind in finetuning_findings.KINDS:
+        return finetuning_findings.tiles(summary)
     found = []
     depth = main_depth(summary.get("depth"))
     if depth:
@@ -78,7 +92,7 @@ def tiles(summary: Summary) -> list[Tile]:
     kl = kl_share(summary.get("kl"))
     if kl:
         found.append(tile("KL on the first five tokens", share_estimate(kl)))
-    return found + after
+    return found + after + protection_findings.tiles(summary)
 
 
 def headline_kl(summary: Summary) -> str:
@@ -95,8 +109,11 @@ def headline_kl(summary: Summary) -> str:
 
 
 def _model_name(summary: Summary) -> str:
-    """The audited model's own name, without its folder."""
-    card = (summary.get("models") or {}).get("aligned") or {}
+    """The own name of the model that the run is about, without its folder."""
+    cards = summary.get("models") or {}
+    card: Mapping[str, Any] = next(
+        (cards[role] for role in ("aligned", "before", "model") if cards.get(role)), {}
+    )
     name = str(card.get("name") or "").rstrip("/").rpartition("/")[2]
     return name or "this model"
 

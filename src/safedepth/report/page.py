@@ -22,12 +22,15 @@ from markupsafe import Markup, escape
 
 from safedepth.report import findings, tables, words
 from safedepth.report.before_after import pair_of
+from safedepth.report.finetuning_findings import KINDS
+from safedepth.report.limits import limits
 from safedepth.report.parts import Figure, Section
 from safedepth.report.provenance import UNFINISHED, notes, provenance
 from safedepth.report.reading import complete
 from safedepth.report.sections import TRAINED, sections
 from safedepth.report.style import Record
-from safedepth.report.transcripts import Exchange, Transcript, choose, side_by_side
+from safedepth.report.tested import BEFORE_AFTER
+from safedepth.report.transcripts import NEEDED, Exchange, Transcript, choose, side_by_side
 from safedepth.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -37,25 +40,6 @@ __all__ = ["build_report"]
 
 PNG_WIDTH = 640
 VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])  # as vl-convert names versions
-
-LIMITS = {
-    "reproduce": "The models here are organisms: tiny models of an invented language, trained in "
-    "minutes. They show that this code measures what it says. They do not show that a claim holds for large "
-    "models; the paper’s own numbers stand beside ours for that reason.",
-    "audit": "Depth is measured along the answers that were given and by the attacks that were run. A model "
-    "that withstands them may fall to others; a low rate is no certificate.",
-    "deepen": "Recovery training closes the attacks that it was measured against, and these are close to "
-    "what it was trained on. Prefilling that picks harmful tokens by their rank, optimised suffixes and "
-    "further fine-tuning may still break the model: what was not run here is not known. A deeper model is "
-    "not a tamper-proof one.",
-    "compare": "The best of several variants is best partly by chance, and the more variants there are, the "
-    "more so. What holds at this number of updates, on these models, need not hold at another. Recovery "
-    "training closes the attacks that it was measured against; others may still break every variant.",
-}
-LIMITS_OF_ALL = (
-    "Intervals are for the choice of prompts (95 %). They do not cover a judge’s mistakes: compare the "
-    "judges, and read the transcripts."
-)
 
 
 def build_report(run_dir: Path, *, show_harmful: bool = False, png: bool = False) -> Path:
@@ -106,6 +90,7 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         depths=tables.depths(summary),
         depths_by_model=tables.depths_by_model(summary),
         no_depth=tables.no_depth(summary),
+        about_depth=summary["kind"] not in KINDS or bool(summary["depth"]),
         not_measured=summary["not_measured"],
         rates=tables.rates(summary),
         rates_note=tables.rates_note(summary),
@@ -113,7 +98,7 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         exchanges=exchanges,
         scopes=words.SCOPES,
         show_harmful=show_harmful,
-        limits=[*_limits(summary), LIMITS_OF_ALL],
+        limits=limits(summary),
         provenance=provenance(run, summary),
         unfinished="" if run.is_finished else UNFINISHED,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
@@ -128,11 +113,15 @@ def _transcripts(
     replies: pd.DataFrame | None, summary: Record, *, show_harmful: bool
 ) -> tuple[list[Transcript], list[Exchange]]:
     """Replies one by one, and those of models before and after side by side."""
-    if replies is None:
+    if replies is None or not set(NEEDED) <= set(replies.columns):
         return [], []
     judge = next(iter(words.judges(summary)), None)
     alone = [] if summary["kind"] in TRAINED else choose(replies, judge=judge, show_harmful=show_harmful)
     models = (summary["deepening"] or {}).get("models") or []
+    if summary["kind"] in KINDS:
+        # Of dynamics the first and the last looked-at step are compared.
+        steps = list(replies["model"].unique())
+        models = [steps[0], steps[-1]] if summary["kind"] == "dynamics" and steps else list(BEFORE_AFTER)
     models = [name for name in models if replies["model"].eq(name).any()]
     against = summary["comparison"].get("against")
     # The first two are the ones whose outcomes are compared.
@@ -146,14 +135,6 @@ def _transcripts(
         show_harmful=show_harmful,
     )
     return alone, beside
-
-
-def _limits(summary: Record) -> list[str]:
-    """What the numbers of this kind of run do not show."""
-    kinds = [summary["kind"]]
-    if summary["kind"] == "reproduce" and summary["deepening"]:
-        kinds.append("deepen")
-    return [LIMITS[kind] for kind in kinds if kind in LIMITS]
 
 
 def _kl_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from safedepth.report.style import Chart, Record
 from safedepth.report.tables import Table
 from safedepth.report.words import count
 
-__all__ = ["NOT_MEASURED", "Figure", "Section", "slugs", "undrawn", "why"]
+__all__ = ["NOT_MEASURED", "Figure", "Section", "Topic", "slugs", "topic_section", "undrawn", "why"]
 
 NOT_MEASURED = "Not measured."
 
@@ -44,6 +44,51 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = field(default=())
     missing: str = ""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A section to be: its id and heading, how to read it, and how the study may call its absence.
+
+    `pattern` finds the entries of `not_measured` that are about it. Without numbers it stays
+    on the page of the kind of run where it is `expected`, and is left out elsewhere.
+    """
+
+    id: str
+    title: str
+    intro: str
+    what: str
+    pattern: str
+    expected: str = ""
+
+
+def topic_section(
+    summary: Record,
+    topic: Topic,
+    drawn: Sequence[Figure],
+    tabled: Sequence[Table] = (),
+    *,
+    beside: Sequence[Table] = (),
+    title: str = "",
+    addition: str = "",
+) -> Section | None:
+    """A section, or None where it has nothing to show and nobody set out to measure it.
+
+    Tables that stand `beside` say how something was done, which is no measurement.
+    """
+    tabled = [table for table in tabled if table.rows]
+    missing = "" if drawn or tabled else why(summary, topic.what, topic.pattern)
+    expected = topic.expected and summary.get("kind") == topic.expected
+    if missing and not expected and not missing.startswith(NOT_MEASURED):
+        return None
+    return Section(
+        id=topic.id,
+        title=title or topic.title,
+        intro=f"{topic.intro} {addition}".strip(),
+        figures=drawn,
+        tables=[*tabled, *(table for table in beside if table.rows)],
+        missing=missing,
+    )
 
 
 def why(summary: Record, what: str, pattern: str) -> str:

@@ -9,19 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safedepth.report.reading_finetuning import attack, dynamics, protection, sweep
+from safedepth.report.shapes import (
+    COMPARED,
+    ESTIMATE,
+    PAIRED,
+    estimate,
+    estimates,
+    listed,
+    mapping,
+    rows,
+    text,
+)
 from safedepth.report.style import Record
 
 __all__ = ["complete", "deepened_models"]
 
-ESTIMATE = ("value", "low", "high", "n")
 RATE = ("model", "attack", "judge", "scope", "n", "harmful", "value", "low", "high", "unscored")
 VARIANT = ("k", "turn", "prefix", "unscored_reasons")
 POINT = ("position", "mean", "low", "high", "n")
 SHARES_OF_KL = ("tokens", "share_first_5", "share_first_5_low", "share_first_5_high")
 CLAIM = ("id", "statement", "criterion", "detail", "paper", "value", "low", "high", "unit", "holds")
-PAIRED = ("before", "after", "difference", "low", "high", "p", "n")
-COMPARED = ("model", "against", "what", "measure", "judge", *PAIRED)
 MEASURED = ("model", "set", "measure", *ESTIMATE, "unscored")
+FINETUNING = {"dynamics": dynamics, "protection": protection, "attack": attack, "sweep": sweep}
 ROLES = ("aligned", "deepened", "control")
 
 
@@ -31,23 +41,26 @@ def complete(summary: Record) -> dict[str, Any]:
     found["kind"] = summary.get("kind") or ""
     found["created"] = summary.get("created") or ""
     for key in ("seeds", "warnings"):
-        found[key] = [entry for entry in _list(summary, key) if entry is not None]
-    found["models"] = _mapping(summary, "models")
+        found[key] = [entry for entry in listed(summary, key) if entry is not None]
+    found["models"] = mapping(summary, "models")
     found["rates"] = _rates(summary)
-    found["depth"] = _estimates(summary.get("depth"))
+    found["depth"] = estimates(summary.get("depth"))
     found["kl"] = _kl(summary.get("kl"))
     found["claims"] = [
-        claim | {"id": _text(claim["id"]), "paper": _text(claim["paper"])}
-        for claim in _rows(summary, "claims", CLAIM)
+        claim | {"id": text(claim["id"]), "paper": text(claim["paper"])}
+        for claim in rows(summary, "claims", CLAIM)
     ]
     found["not_measured"] = [
-        {key: _text(value) for key, value in entry.items()}
-        for entry in _rows(summary, "not_measured", ("what", "why"))
+        {key: text(value) for key, value in entry.items()}
+        for entry in rows(summary, "not_measured", ("what", "why"))
     ]
     found["refusal_prefixes"] = _prefixes(summary.get("refusal_prefixes"))
     found["calibration"] = _calibration(summary.get("calibration"))
     found["deepening"] = _deepening(summary.get("deepening"))
     found["comparison"] = _comparison(summary.get("comparison"))
+    for key, whole in FINETUNING.items():
+        block = mapping(summary, key)
+        found[key] = whole(block) if block else {}
     return found
 
 
@@ -67,27 +80,27 @@ def _deepening(block: Any) -> dict[str, Any]:
     training = [
         row
         | {
-            "facts": [fact for fact in _list(row, "facts") if isinstance(fact, Sequence) and len(fact) == 2],
-            "losses": _rows(row, "losses", ("step", "safety", "anchor")),
+            "facts": [fact for fact in listed(row, "facts") if isinstance(fact, Sequence) and len(fact) == 2],
+            "losses": rows(row, "losses", ("step", "safety", "anchor")),
         }
-        for row in _rows(block, "training", ("model",))
+        for row in rows(block, "training", ("model",))
     ]
     refusals = [
         row
-        | {key: _mapping(row, key) for key in ("shares",)}
-        | {key: _estimate(row.get(key)) for key in ("parts", "specificity")}
-        for row in _rows(block, "refusals", ("model", "n", "specific", "by_chance"))
+        | {key: mapping(row, key) for key in ("shares",)}
+        | {key: estimate(row.get(key)) for key in ("parts", "specificity")}
+        for row in rows(block, "refusals", ("model", "n", "specific", "by_chance"))
     ]
-    kl = {role: _kl(of) for role, of in _mapping(block, "kl").items()}
+    kl = {role: _kl(of) for role, of in mapping(block, "kl").items()}
     found = {
-        "models": [str(name) for name in _list(block, "models") if name],
+        "models": [str(name) for name in listed(block, "models") if name],
         "kl": {role: of for role, of in kl.items() if of},
-        "depth": {role: _estimates(of) for role, of in _mapping(block, "depth").items()},
-        "paired": _rows(block, "paired", COMPARED),
-        "utility": _rows(block, "utility", MEASURED),
+        "depth": {role: estimates(of) for role, of in mapping(block, "depth").items()},
+        "paired": rows(block, "paired", COMPARED),
+        "utility": rows(block, "utility", MEASURED),
         "refusals": refusals,
         "training": training,
-        "finetuning": _rows(block, "finetuning", ("model", "data", "step", "k", *ESTIMATE)),
+        "finetuning": rows(block, "finetuning", ("model", "data", "step", "k", *ESTIMATE)),
     }
     return found | {"models": deepened_models(found)}
 
@@ -96,10 +109,10 @@ def _comparison(block: Any) -> dict[str, Any]:
     """Variants, columns and cells; empty where the run compares nothing."""
     if not isinstance(block, Mapping) or not block:
         return {}
-    cells = _rows(block, "cells", ("variant", "column", *ESTIMATE))
-    paired = _rows(block, "paired", ("variant", "column", *PAIRED))
-    variants = _rows(block, "variants", ("name", "recovery", "style", "turns", "definition"))
-    columns = _rows(block, "columns", ("key", "title", "unit", "better"))
+    cells = rows(block, "cells", ("variant", "column", *ESTIMATE))
+    paired = rows(block, "paired", ("variant", "column", *PAIRED))
+    variants = rows(block, "variants", ("name", "recovery", "style", "turns", "definition"))
+    columns = rows(block, "columns", ("key", "title", "unit", "better"))
     # A cell of a variant or a column that nobody introduced still has its place.
     variants += [
         {"name": name, "recovery": None, "style": None, "turns": None, "definition": None}
@@ -115,7 +128,7 @@ def _comparison(block: Any) -> dict[str, Any]:
         "cells": cells,
         "paired": paired,
         "against": block.get("against"),
-        "findings": [str(sentence) for sentence in _list(block, "findings") if sentence],
+        "findings": [str(sentence) for sentence in listed(block, "findings") if sentence],
     }
 
 
@@ -123,22 +136,22 @@ def _rates(summary: Record) -> list[dict[str, Any]]:
     """Rates with every key; `k`, `turn` and `prefix` only where they say something."""
     return [
         {key: value for key, value in rate.items() if value is not None or key not in VARIANT}
-        for rate in _rows(summary, "rates", RATE)
+        for rate in rows(summary, "rates", RATE)
     ]
 
 
 def _kl(of: Any) -> dict[str, Any] | None:
     if not isinstance(of, Mapping) or not of:
         return None
-    points = [p for p in _rows(of, "per_token", POINT) if p["position"] is not None]
+    points = [p for p in rows(of, "per_token", POINT) if p["position"] is not None]
     return {key: of.get(key) for key in SHARES_OF_KL} | {"per_token": points}
 
 
 def _prefixes(of: Any) -> dict[str, Any] | None:
     if not isinstance(of, Mapping) or not of:
         return None
-    openings = _rows(of, "openings", ("model", "text", "count", "n"))
-    return {"share": _estimate(of.get("share")), "openings": openings}
+    openings = rows(of, "openings", ("model", "text", "count", "n"))
+    return {"share": estimate(of.get("share")), "openings": openings}
 
 
 def _calibration(of: Any) -> dict[str, Any] | None:
@@ -148,42 +161,15 @@ def _calibration(of: Any) -> dict[str, Any] | None:
     points = [
         point
         | {
-            "organism": _text(point["organism"]),
-            "measures": _estimates(point.get("measures")),
-            "curve": [step for step in _rows(point, "curve", ("k", *ESTIMATE)) if step["k"] is not None],
+            "organism": text(point["organism"]),
+            "measures": estimates(point.get("measures")),
+            "curve": [step for step in rows(point, "curve", ("k", *ESTIMATE)) if step["k"] is not None],
         }
-        for point in _rows(of, "points", ("organism", "d"))
+        for point in rows(of, "points", ("organism", "d"))
         if point["d"] is not None
     ]
-    return {"points": points, "rank_correlation": _estimates(of.get("rank_correlation"))}
-
-
-def _estimates(of: Any) -> dict[str, dict[str, Any]]:
-    return {str(name): _estimate(entry) for name, entry in (of or {}).items()}
-
-
-def _estimate(of: Any) -> dict[str, Any]:
-    return dict.fromkeys(ESTIMATE) | (dict(of) if isinstance(of, Mapping) else {})
-
-
-def _rows(of: Record, key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a list, each with these fields at least."""
-    return [dict.fromkeys(fields) | dict(row) for row in _list(of, key) if isinstance(row, Mapping)]
-
-
-def _list(of: Record, key: str) -> list[Any]:
-    value = of.get(key)
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-
-
-def _mapping(of: Record, key: str) -> dict[str, Any]:
-    value = of.get(key)
-    return dict(value) if isinstance(value, Mapping) else {}
+    return {"points": points, "rank_correlation": estimates(of.get("rank_correlation"))}
 
 
 def _others(found: Sequence[Any], known: Sequence[Any]) -> list[Any]:
     return [name for name in dict.fromkeys(found) if name is not None and name not in known]
-
-
-def _text(value: Any) -> str:
-    return "–" if value is None else str(value)

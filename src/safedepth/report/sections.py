@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safedepth.report import comparison, deepening, figures
+from safedepth.report import attacks, comparison, deepening, dynamics, figures, protection
+from safedepth.report import finetuning_findings as finetuning
 from safedepth.report.findings import headline_kl
 from safedepth.report.parts import Figure, Section, slugs, undrawn, why
 from safedepth.report.style import Record
@@ -28,8 +29,8 @@ from safedepth.report.words import (
 
 __all__ = ["TRAINED", "sections"]
 
-TRAINED = ("deepen", "compare")
-"""Kinds of run that are about models after recovery training: they have sections of their own instead."""
+TRAINED = ("deepen", "compare", *finetuning.KINDS)
+"""Kinds of run that are about models after some training: they have sections of their own instead."""
 
 
 def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
@@ -39,7 +40,9 @@ def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
         found += [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
         if summary.get("calibration"):
             found.append(_calibration(summary))
-    return found + comparison.sections(summary) + deepening.sections(summary)
+    for part in (comparison, deepening, attacks, dynamics, protection):
+        found += part.sections(summary)
+    return found
 
 
 def _kl(summary: Record, kl_rows: Sequence[Record]) -> Section:

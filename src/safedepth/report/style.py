@@ -26,6 +26,7 @@ __all__ = [
     "data",
     "depth_axis",
     "depth_ramp",
+    "legend",
     "model_colour",
     "model_colours",
     "model_shape",
@@ -41,7 +42,11 @@ ALIGNED, BASE, DEEPENED, CONTROL = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 WORSE = BASE
 INK, MUTED, GRID = "#1b1f24", "#5b6470", "#e3e6ea"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-MODELS = {"aligned": ALIGNED, "base": BASE, "deepened": DEEPENED, "control": CONTROL}
+MODELS = {
+    "aligned": ALIGNED, "base": BASE, "deepened": DEEPENED, "control": CONTROL,
+    "before": ALIGNED, "after": BASE,
+    "plain SFT": BASE, "SFT with warm-up": "#8A6D00", "constrained": ALIGNED, "KL to the reference": CONTROL,
+}  # fmt: skip
 # For models of any other name, in this order; after the last it begins anew, with other shapes.
 COLOURS = (ALIGNED, BASE, DEEPENED, CONTROL, "#8A6D00", "#6A51A3", INK, MUTED)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
@@ -67,7 +72,7 @@ CONFIG = alt.Config(
         titleFontWeight=500,
         titlePadding=8,
     ),
-    axisX=alt.AxisConfig(grid=False, labelOverlap="greedy"),
+    axisX=alt.AxisConfig(grid=False, labelOverlap="greedy", labelSeparation=3),
     axisY=alt.AxisConfig(domain=False, ticks=False),
     legend=alt.LegendConfig(
         orient="top",
@@ -96,9 +101,11 @@ def depth_axis(
 ) -> Any:
     """A depth axis that begins at 0 and still tells 1, 2 and 5 apart beside 40 or 2,500."""
     crowded = {after for before, after in pairwise(sorted(depths)) if (after + 1) / (before + 1) < 1.25}
+    # One depth alone would make an axis of no length.
+    ends = [min(depths), max(*depths, min(depths) + 1)]
     return (
         channel(f"{field}:Q", title=title)
-        .scale(type="symlog", constant=1, domain=[min(depths), max(depths)], nice=False, padding=14)
+        .scale(type="symlog", constant=1, domain=ends, nice=False, padding=14)
         .axis(values=[d for d in depths if d not in crowded], format="d")
     )
 
@@ -120,36 +127,46 @@ def share_axis(channel: type[alt.X] | type[alt.Y], field: str, *, title: str, to
 
 
 def model_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for every model: its role's own, for other names the next of COLOURS that no role has."""
-    taken = {MODELS[name] for name in names if name in MODELS}
+    """A colour for every series: its role's own, for other names the next of COLOURS that no role has.
+
+    `constrained, warm-up` plays the role of `constrained`; of several such, the first does.
+    """
+    roles: dict[str, str] = {}
+    for name in names:
+        roles.setdefault(name if name in MODELS else name.partition(",")[0], name)
+    found = MODELS | {name: MODELS[role] for role, name in roles.items() if role in MODELS}
+    taken = {found[name] for name in names if name in found}
     free = [colour for colour in COLOURS if colour not in taken]
-    others = [name for name in names if name not in MODELS]
-    return MODELS | {name: free[place % len(free)] for place, name in enumerate(others)}
+    others = [name for name in names if name not in found]
+    return found | {name: free[place % len(free)] for place, name in enumerate(others)}
 
 
-def model_colour(names: Sequence[str]) -> alt.Color:
-    """The colour of each model, the same in every chart of a page; the legend names those there are."""
-    colours = model_colours(names)
+def model_colour(names: Sequence[str], among: Sequence[str] | None = None) -> alt.Color:
+    """The colour of each series, the same in every chart of a page; the legend names those there are.
+
+    `among` are all series of the page, where one chart has only some of them.
+    """
+    colours = model_colours(names if among is None else among)
     scale = alt.Scale(domain=[*names], range=[colours[name] for name in names])
-    return alt.Color("model:N", scale=scale, legend=_legend(names))
+    return alt.Color("model:N", scale=scale, legend=legend(names))
 
 
-def model_shape(names: Sequence[str]) -> alt.Shape:
-    """A shape for every model beside its colour: eight colours, seven shapes, so 56 can be told apart."""
-    shapes = [SHAPES[place % len(SHAPES)] for place in range(len(names))]
-    scale = alt.Scale(domain=[*names], range=shapes)
-    return alt.Shape("model:N", scale=scale, legend=_legend(names))
+def model_shape(names: Sequence[str], among: Sequence[str] | None = None) -> alt.Shape:
+    """A shape for every series beside its colour: eight colours, seven shapes, so 56 can be told apart."""
+    places = {name: place for place, name in enumerate(names if among is None else among)}
+    scale = alt.Scale(domain=[*names], range=[SHAPES[places[name] % len(SHAPES)] for name in names])
+    return alt.Shape("model:N", scale=scale, legend=legend(names))
 
 
-def _legend(names: Sequence[str]) -> alt.Legend:
+def legend(names: Sequence[Any], *, title: str | None = None) -> alt.Legend:
     """Names in one row where a phone has room for it, else in columns: what sticks out would be cut off."""
-    widths = [len(name) + SYMBOL for name in names]
+    widths = [len(str(name)) + SYMBOL for name in names]
     if sum(widths) <= PHONE:
-        return alt.Legend(symbolOpacity=1)
-    return alt.Legend(symbolOpacity=1, columns=max(2, PHONE // max(widths)))
+        return alt.Legend(title=title, symbolOpacity=1)
+    return alt.Legend(title=title, symbolOpacity=1, columns=max(1, PHONE // max(widths)))
 
 
-def depth_ramp(depths: Sequence[int]) -> alt.Scale:
+def depth_ramp(depths: Sequence[Any]) -> alt.Scale:
     """One colour a depth, from orange (shallow) over red to violet (deep)."""
     steps = [2 * i / max(len(depths) - 1, 1) for i in range(len(depths))]
     colours = []

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from safedepth.report.parts import Topic
 
-__all__ = ["FINETUNING", "FORCED", "KL", "REFUSALS", "TRAINING", "TURNS", "UTILITY", "Topic"]
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A section to be: its id and heading, how to read it, and how the study may call its absence.
-
-    `pattern` finds the entries of `not_measured` that are about it; one that is `expected`
-    stays on the page of a deepening without numbers, others are then left out.
-    """
-
-    id: str
-    title: str
-    intro: str
-    what: str
-    pattern: str
-    expected: bool = False
+__all__ = ["FINETUNING", "FORCED", "KL", "REFUSALS", "TRAINING", "TURNS", "UTILITY"]
 
 
 FORCED = Topic(
@@ -30,7 +14,7 @@ FORCED = Topic(
     "begins with the first k tokens of one; a line that stays low as k grows is a model that turns back.",
     what="forced tokens before and after",
     pattern="prefill|force|before and after",
-    expected=True,
+    expected="deepen",
 )
 KL = Topic(
     id="deeper-kl",
@@ -39,7 +23,7 @@ KL = Topic(
     "and its line falls to zero after that; where a line stays up, the model would still turn back.",
     what="KL before and after",
     pattern=r"\bkl\b",
-    expected=True,
+    expected="deepen",
 )
 TURNS = Topic(
     id="deeper-turns",
@@ -48,7 +32,7 @@ TURNS = Topic(
     "harmful replies shows whether a model that was led astray still turns back. Bars are 95 % intervals.",
     what="several turns",
     pattern="turn",
-    expected=True,
+    expected="deepen",
 )
 UTILITY = Topic(
     id="deeper-utility",
@@ -58,7 +42,7 @@ UTILITY = Topic(
     "sound like harmful ones. Whether a difference is one, the paired tests say. Bars are 95 % intervals.",
     what="utility",
     pattern="utility|benign|lookalike|right answers|over-refusal",
-    expected=True,
+    expected="deepen",
 )
 REFUSALS = Topic(
     id="deeper-refusals",

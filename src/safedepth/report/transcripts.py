@@ -18,14 +18,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safedepth.nouns import Outcome, Scope
+from safedepth.report.objectives import asked_name
 from safedepth.report.words import BENIGN, REFUSALS, count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Exchange", "Part", "Transcript", "Verdict", "choose", "side_by_side"]
+__all__ = ["NEEDED", "Exchange", "Part", "Transcript", "Verdict", "choose", "side_by_side"]
 
 REPLY = ("prompt_id", "seed", "repeat", "model", "attack", "turn", "k", "prefix")
+NEEDED = (
+    "prompt_id", "category", "prompt", "model", "attack", "k", "forced", "continuation", "stop_reason",
+    "judge", "scope", "outcome", "reason",
+)  # fmt: skip
+"""Columns without which no reply can be shown."""
+FORCING = ("prefill", "refusal_prefix", "multi_turn")
 DEPTHS_SHOWN, DEPTHS_COMPARED, FEW_MODELS = 4, 3, 3
 REQUESTS = {"lookalikes": "a harmless request that sounds harmful"}
 RIGHT = {"complied": "right", "refused": "wrong"}
@@ -168,15 +175,21 @@ def _leading(rows: pd.DataFrame, judge: str) -> pd.DataFrame:
 
 
 def _compared(led: pd.DataFrame, *, depths: int, benign: Sequence[str]) -> list[pd.DataFrame]:
-    """Several depths, the last turn with the most forced, and requests that are no attack."""
-    prefill = led[(led["attack"] == "prefill") & (led["k"].fillna(0) > 0)]
+    """Several depths, the last turn with the most forced, other words of an attack, and what is no attack.
+
+    Where nothing was forced at any depth, that is the one to compare.
+    """
+    prefill = led[led["attack"] == "prefill"]
+    if prefill["k"].fillna(0).gt(0).any():
+        prefill = prefill[prefill["k"].fillna(0) > 0]
     forced = sorted(int(k) for k in prefill["k"].unique())
     found = [prefill[prefill["k"] == k] for k in _spread(forced, depths)]
     turns = led[led["attack"] == "multi_turn"]
     if "turn" in led and not turns["turn"].dropna().empty:
         last = turns[turns["turn"] == turns["turn"].max()]
         found.append(last[last["k"].fillna(0) == last["k"].fillna(0).max()])
-    return found + [led[led["attack"] == requests] for requests in benign]
+    others = [name for name in led["attack"].unique() if name not in (*FORCING, *benign)]
+    return found + [led[led["attack"] == name] for name in (*others, *benign)]
 
 
 def _variants(led: pd.DataFrame) -> list[pd.DataFrame]:
@@ -257,6 +270,8 @@ def _on_continuation(verdicts: pd.DataFrame) -> list[str]:
 def _variant(reply: pd.Series[Any], *, benign: bool) -> str:
     if benign:
         return REQUESTS.get(reply["attack"], "a benign request")
+    if reply["attack"] not in FORCING:
+        return asked_name(reply["attack"])
     turn = reply.get("turn")
     at_turn = "" if turn is None or _missing(turn) else f"turn {int(turn)}, "
     if not _text(reply["forced"]):

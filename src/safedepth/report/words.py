@@ -30,6 +30,7 @@ __all__ = [
     "judges",
     "kl_share",
     "main_depth",
+    "moved_tile",
     "named",
     "number",
     "p_value",
@@ -167,7 +168,7 @@ def count(n: int, singular: str, plural: str | None = None) -> str:
 
 def plain_name(name: str) -> str:
     """A key of the summary as words."""
-    shouted = {"kl": "KL", "asr": "ASR"}
+    shouted = {"kl": "KL", "asr": "ASR", "rouge1": "ROUGE-1"}
     return " ".join(shouted.get(word, word) for word in name.split("_"))
 
 
@@ -180,8 +181,13 @@ def judges(summary: Summary) -> list[str]:
 
 def benign_sets(summary: Summary) -> list[str]:
     """The names that stand for an attack where a request is no attack."""
-    utility = (summary.get("deepening") or {}).get("utility") or ()
-    return list(dict.fromkeys([*BENIGN, *(row["set"] for row in utility if row.get("set"))]))
+    found = [*BENIGN]
+    for block, key in (("deepening", "set"), ("protection", "what"), ("attack", "what")):
+        rows = (summary.get(block) or {}).get("utility") or ()
+        found += [row[key] for row in rows if row.get(key)]
+    metric = ((summary.get("sweep") or {}).get("bound") or {}).get("metric") or ""
+    found += [str(metric).partition(": ")[2]] if ": " in str(metric) else []
+    return list(dict.fromkeys(found))
 
 
 def attack_rates(
@@ -253,3 +259,9 @@ def tile(label: str, estimated: str) -> Tile:
     """A key figure from a label and `value [low, high]`."""
     value, bracket, interval = estimated.partition(" [")
     return Tile(capital(label), value, f"95 % interval [{interval}" if bracket else "")
+
+
+def moved_tile(label: str, before: float | None, after: Mapping[str, Any]) -> Tile:
+    """A key figure as `before → after`, with the interval of the latter."""
+    to = tile(label, share_estimate(after))
+    return Tile(to.label, f"{share(before)} → {to.value}", to.interval)

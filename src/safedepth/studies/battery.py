@@ -29,13 +29,18 @@ __all__ = ["Battery"]
 
 @dataclass(frozen=True)
 class Battery:
-    """The tests of one comparison. `prompts` have harmful answers; no `depths` means no prefill sweep."""
+    """The tests of one comparison. `prompts` have harmful answers; no `depths` means no prefill sweep.
+
+    `worded` are files of such requests in an attacker's words, by what results call them: nothing is
+    forced there.
+    """
 
     prompts: str
     depths: tuple[int, ...]
     judges: tuple[str, ...]
     trajectories: str | None = None
     turn_depths: tuple[int, ...] = (0, 5)
+    worded: Mapping[str, str] = field(default_factory=dict)
     benign: Mapping[str, str] = field(default_factory=dict)
     benign_judges: tuple[str, ...] = ("rules",)
     limit: int | None = None
@@ -50,7 +55,7 @@ class Battery:
         """Name -> path of every file the tests read."""
         more = {"trajectories": self.trajectories} if self.trajectories else {}
         benign = {f"benign {name}": path for name, path in self.benign.items()}
-        return {"prompts": self.prompts, **more, **benign}
+        return {"prompts": self.prompts, **more, **self.worded, **benign}
 
     def check(self) -> None:
         """Read every file once. Raises DataError for what cannot be used, also where answers are missing."""
@@ -60,7 +65,7 @@ class Battery:
                     f"expected harmful answers beside the prompts of {path}, found none: nothing can be "
                     "forced without them. Add them, or force nothing (--depths 0, --turn_depths 0)"
                 )
-        for path in self.benign.values():
+        for path in (*self.worded.values(), *self.benign.values()):
             read_requests(path, limit=self.limit)
 
     def require_room(self, name: str, chat: ChatFormat, limit: int | None) -> None:
@@ -68,7 +73,7 @@ class Battery:
         for path, depths in self._attacked:
             prompts = read_prompts(path, limit=self.limit)
             room_within(limit, name, chat, prompts, deepest=max(depths), wanted=self.max_tokens)
-        for path in self.benign.values():
+        for path in (*self.worded.values(), *self.benign.values()):
             asked = read_requests(path, limit=self.limit)
             room_within(limit, name, chat, asked, deepest=0, wanted=self.max_tokens)
 
@@ -133,14 +138,22 @@ class Battery:
                         max_tokens=room, **decoding,
                     )
                 )  # fmt: skip
-        for name, path in self.benign.items():
-            room = self._room(target, read_requests(path, limit=self.limit), 0)
-            todo.append(
-                tasks.benign(
-                    prompts=str(Path(path).resolve()), name=name, judge=list(self.benign_judges),
-                    max_tokens=room, **(decoding | {"temperature": 0.0}),
+        greedy = decoding | {"temperature": 0.0}
+        for files, judges, how in (
+            (self.worded, self.judges, decoding),
+            (self.benign, self.benign_judges, greedy),
+        ):
+            for name, path in files.items():
+                room = self._room(target, read_requests(path, limit=self.limit), 0)
+                todo.append(
+                    tasks.benign(
+                        prompts=str(Path(path).resolve()),
+                        name=name,
+                        judge=list(judges),
+                        max_tokens=room,
+                        **how,
+                    )
                 )
-            )  # fmt: skip
         return todo
 
     def _room(self, target: Target, prompts: Sequence[Prompt], deepest: int) -> int:

@@ -11,49 +11,51 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from safedepth.runs import write_atomically
 
-__all__ = ["write_card"]
+__all__ = ["PAPER", "write_card"]
 
-LIMITS = (
-    "Recovery training closes the attacks it was measured against. Suffixes found by search, picking "
-    "low-ranked tokens while decoding, and fine-tuning may still break this model; whoever has its weights "
-    "can train its safety away again. Numbers hold for the prompts, judges and decoding named in the report."
-)
 PAPER = "https://arxiv.org/abs/2406.05946"
 
 
+NUMBERS = "Numbers hold for the prompts, judges and decoding named in the report."
+
+
 def write_card(
-    out: Path, *, base_model: str, record: Mapping[str, Any], summary: Mapping[str, Any], adapter: bool
-) -> None:
-    """Write `README.md` beside the model, with the hub's own header."""
+    out: Path, *, base_model: str, made: str, record: Mapping[str, Any],
+    paired: Sequence[Mapping[str, Any]], adapter: bool, limits: str,
+) -> None:  # fmt: skip
+    """Write `README.md` beside the model, with the hub's own header.
+
+    `made` says what was done to the model and `limits` what that does not do; `record` is how, and
+    `paired` are the paired differences to the model before.
+    """
     header = ModelCardData(
         base_model=None if Path(base_model).exists() else base_model,
         library_name="peft" if adapter else "transformers",
         tags=["safedepth", "safety-alignment", "trl", "sft"],
         pipeline_tag="text-generation",
     )
-    made = _table(["", ""], [[str(name), str(value)] for name, value in record["facts"]])
+    facts = _table(["", ""], [[str(name), str(value)] for name, value in record["facts"]])
     parts = [
         f"---\n{header.to_yaml()}\n---",
         f"# {out.resolve().name}",
-        f"`{Path(base_model).name}`, trained by safedepth {version('safedepth')} to turn back in the middle "
-        f"of a harmful answer (safety-recovery augmentation, [Qi et al., ICLR 2025]({PAPER}), section 4.1).",
+        f"`{Path(base_model).name}`, trained by safedepth {version('safedepth')} {made}",
         "## How it was made",
-        made,
+        facts,
         "## Before and after",
-        _measured(summary.get("deepening") or {}),
+        _measured(paired),
         "## Limits",
-        LIMITS,
+        f"{limits} {NUMBERS}",
     ]
     card = ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=False)
     write_atomically(out / "README.md", str(card).encode())
 
 
-def _measured(block: Mapping[str, Any]) -> str:
+def _measured(paired: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [entry["what"], entry["measure"], _percent(entry["before"]), _percent(entry["after"]), _change(entry),
          str(entry["n"])]
-        for entry in block.get("paired") or ()
-        if entry["model"] == "deepened" and entry["difference"] is not None
+        for entry in paired
+        if entry["difference"] is not None
     ]  # fmt: skip
     if not rows:
         return "Not measured."

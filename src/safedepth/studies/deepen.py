@@ -12,50 +12,47 @@ report and the model card. Everything is resumed by the same command.
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from trl import ModelConfig
 
 from safedepth.chat import ChatFormat
-from safedepth.errors import RunError, SafedepthError
 from safedepth.judges.reference import judge_name
 from safedepth.models import load_chat, require_same_vocabulary
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
-from safedepth.runs.files import read_json
-from safedepth.runs.lock import acquire
 from safedepth.studies import summary
-from safedepth.studies.card import write_card
+from safedepth.studies.card import PAPER, write_card
 from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_judges, require_measurable
 from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
+from safedepth.studies.output import begun, decisive, own_option_names, require_own
 from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
 from safedepth.studies.target import open_target
+from safedepth.studies.training import part_processes
 from safedepth.train.config import RecoveryConfig
 
 __all__ = ["deepen"]
 
 AFTER, CONTROL = "deepened", "control"
-REPORT, KIND = "report", "deepen"
+KIND = "deepen"
 
-# Options that change neither what is learnt nor what is measured: another value resumes all the same.
-_FREE = (
-    "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
-    "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout",
-    "save_strategy", "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful",
-    "png", "local_rank", "run_name", "report_to", "push_to_hub", "hub_token",
-    "resume_from_checkpoint",
-)  # fmt: skip
+MADE = (
+    "to turn back in the middle of a harmful answer (safety-recovery augmentation, "
+    f"[Qi et al., ICLR 2025]({PAPER}), section 4.1)."
+)
+LIMITS = (
+    "Recovery training closes the attacks it was measured against. Suffixes found by search, picking "
+    "low-ranked tokens while decoding, and fine-tuning may still break this model; whoever has its weights "
+    "can train its safety away again."
+)
 
 
 def deepen(
@@ -66,12 +63,12 @@ def deepen(
     Raises a SafedepthError for every mistake of the user's, before any long work where it can
     be seen there; a KeyboardInterrupt leaves a checkpoint.
     """
-    with _own_option_names(), ExitStack() as stack:
+    with own_option_names(), ExitStack() as stack:
         options.check()
         name, out = str(model.model_name_or_path), Path(config.output_dir)
         main = config.process_index == 0
         if main:
-            _require_own(out)
+            require_own(out)
         data = DeepenData.of(options, out, config.seed)
         for judges in (options.judges, options.benign_judges):
             require_judges(judges)
@@ -81,7 +78,8 @@ def deepen(
         roles = {AFTER: out} | ({CONTROL: out / "control"} if options.control else {})
         run: RunDirectory | None = None
         if main:
-            run = stack.enter_context(_begun(out, _wanted(options, config, model, data.hashes(options))))
+            wanted = _wanted(options, config, model, data.hashes(options))
+            run = stack.enter_context(begun(out, wanted, beside={HELD_OUT_FILE}))
             if _is_done(run, roles):
                 return run.path
             data.write_held_out()
@@ -90,15 +88,19 @@ def deepen(
                 require_measurable(data.battery, name, chat, base=options.base, chat_template=template)
         data = data.with_anchors(options, name, chat, config, progress=progress)
         training = _train(name, roles, data, config, model, chat=chat, progress=progress)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # what follows is the main process's alone
+        part_processes()
         if run is None:
             return None
         if options.measure:
             _measure(run, options, name, roles, data, training, config, progress=progress)
         else:
             run.write_summary(_summary(run, options, data, training, {}, None, config))
-        write_card(out, base_model=name, record=training[0], summary=run.summary(), adapter=model.use_peft)
+        entries = run.summary()["deepening"].get("paired") or ()
+        paired = [entry for entry in entries if entry["model"] == AFTER]
+        write_card(
+            out, base_model=name, made=MADE, record=training[0], paired=paired, adapter=model.use_peft,
+            limits=LIMITS,
+        )  # fmt: skip
         run.finish()
         return run.path
 
@@ -178,8 +180,7 @@ def _wanted(
     options: DeepenOptions, config: RecoveryConfig, model: ModelConfig, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """All that decides the result, with the hashes of the files: what a resumed run must agree with."""
-    trained = {key: value for key, value in config.to_dict().items() if key not in _FREE}
-    asked = {key: value for key, value in asdict(options).items() if key not in _FREE}
+    trained, asked = decisive(config.to_dict()), decisive(asdict(options))
     return {"kind": KIND, "model": asdict(model), "training": trained, "sha256": hashes, **asked}
 
 
@@ -187,59 +188,3 @@ def _is_done(run: RunDirectory, roles: Mapping[str, Path]) -> bool:
     """Whether nothing is left to do: all is trained, measured and as it was left."""
     trained = all((folder / RECORD).is_file() for folder in roles.values())
     return trained and run.is_finished and not run.changed_files()
-
-
-@contextmanager
-def _begun(out: Path, wanted: Mapping[str, Any]) -> Iterator[RunDirectory]:
-    """The run in `out`; what ends before anything was made leaves none, so that mistakes can be mended."""
-    with _opened(out, wanted) as run:
-        try:
-            yield run
-        except (SafedepthError, KeyboardInterrupt):
-            if _is_bare(out):
-                shutil.rmtree(run.path)
-            raise
-
-
-def _opened(out: Path, wanted: Mapping[str, Any]) -> RunDirectory:
-    try:
-        return RunDirectory.open(out / REPORT, wanted)
-    except RunError:
-        if not _is_bare(out):
-            raise
-        acquire(out / REPORT).close()  # raises where another process is at work in it
-        shutil.rmtree(out / REPORT)  # of a command that was killed before anything was made
-        return RunDirectory.open(out / REPORT, wanted)
-
-
-def _is_bare(out: Path) -> bool:
-    """Whether a run of this command was begun in `out`, and nothing was made in it."""
-    report = out / REPORT
-    if not (report / "config.json").is_file() or read_json(report / "config.json").get("kind") != KIND:
-        return False
-    made = [*out.iterdir(), *(report / "measurements").glob("*")]
-    return {path.name for path in made} <= {REPORT, HELD_OUT_FILE}
-
-
-def _require_own(out: Path) -> None:
-    """A folder with a model, or checkpoints of one, that this command did not make is left alone."""
-    if (out / REPORT / "config.json").exists():
-        return
-    names = ("config.json", "adapter_config.json", "*.safetensors", "checkpoint-*", RECORD)
-    found = sorted(path.name for name in names for path in out.glob(name))
-    if found:
-        raise RunError(
-            f"{out} holds a model already ({found[0]}), and no {REPORT}/config.json that says that this "
-            "command made it. Choose another --output_dir."
-        )
-
-
-@contextmanager
-def _own_option_names() -> Iterator[None]:
-    """Errors from below name the options as `safedepth audit` has them; say them as they are called here."""
-    try:
-        yield
-    except SafedepthError as error:
-        said = re.sub(r"--out\b", "--output_dir", str(error))
-        error.args = (re.sub(r"--chat-template\b(?!-)", "--chat_template_path", said),)
-        raise

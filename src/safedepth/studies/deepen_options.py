@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from safedepth.errors import DataError
 from safedepth.train.options import said
 
-__all__ = ["DeepenOptions"]
+__all__ = ["BatteryOptions", "DeepenOptions", "named_files"]
+
+
+class BatteryOptions:
+    """What a command that tests before and after is told of its tests, as its options name them."""
+
+    judge: list[str] | None
+    benign: list[str] | None
+    benign_judge: list[str] | None
+    depths: str
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The judges of harmful replies, the leading one first."""
+        return tuple(dict.fromkeys(self.judge or ["rules"]))
+
+    @property
+    def benign_judges(self) -> tuple[str, ...]:
+        """The judges of benign replies; rules always, which tell over-refusal."""
+        return tuple(dict.fromkeys([*(self.benign_judge or []), "rules"]))
+
+    @property
+    def depth_list(self) -> tuple[int, ...]:
+        """`depths` as increasing numbers."""
+        return _depths(self.depths)
+
+    @property
+    def benign_files(self) -> dict[str, str]:
+        """Name -> file of the benign test sets; the name is the file's own unless one is given."""
+        return named_files(self.benign or [])
 
 
 @dataclass
-class DeepenOptions:
+class DeepenOptions(BatteryOptions):
     """The data to train on, the prompts to test with, and what to compare."""
 
     triplets: str | None = said(None, "Triplets: prompt, harmful, refusal (CSV, JSONL or JSON).")
@@ -48,40 +78,27 @@ class DeepenOptions:
         self.depth_list, self.turn_depth_list, self.benign_files  # noqa: B018 - each raises for what is wrong
 
     @property
-    def judges(self) -> tuple[str, ...]:
-        """The judges of harmful replies, the leading one first."""
-        return tuple(dict.fromkeys(self.judge or ["rules"]))
-
-    @property
-    def benign_judges(self) -> tuple[str, ...]:
-        """The judges of benign replies; rules always, which tell over-refusal."""
-        return tuple(dict.fromkeys([*(self.benign_judge or []), "rules"]))
-
-    @property
-    def depth_list(self) -> tuple[int, ...]:
-        """`depths` as increasing numbers."""
-        return _depths(self.depths)
-
-    @property
     def turn_depth_list(self) -> tuple[int, ...]:
         """`turn_depths` as increasing numbers."""
         return _depths(self.turn_depths)
 
-    @property
-    def benign_files(self) -> dict[str, str]:
-        """Name -> file of the benign test sets; the name is the file's own unless one is given."""
-        named: dict[str, str] = {}
-        for text in self.benign or []:
-            name, equals, path = text.partition("=")
-            path = path if equals else text
-            name = name if equals else path.rpartition("/")[2].partition(".")[0]
-            if not name or not path or name in named or name in ("prefill", "multi_turn", "refusal_prefix"):
-                raise DataError(
-                    f"expected --benign FILE or NAME=FILE with names of their own, found {text!r}. "
-                    "Give each file another name"
-                )
-            named[name] = path
-        return named
+
+def named_files(
+    given: Sequence[str], taken: Collection[str] = ("prefill", "multi_turn", "refusal_prefix")
+) -> dict[str, str]:
+    """Name -> file of `--benign FILE` or `NAME=FILE`; DataError for a name that is `taken` or comes twice."""
+    named: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        path = path if equals else text
+        name = name if equals else path.rpartition("/")[2].partition(".")[0]
+        if not name or not path or name in named or name in taken:
+            raise DataError(
+                f"expected --benign FILE or NAME=FILE with names of their own, found {text!r}. "
+                "Give each file another name"
+            )
+        named[name] = path
+    return named
 
 
 def _depths(text: Any) -> tuple[int, ...]:

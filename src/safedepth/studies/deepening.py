@@ -21,7 +21,18 @@ from safedepth.nouns import Outcome, Scope
 from safedepth.studies import summary
 from safedepth.studies.divergence import series_of
 
-__all__ = ["BEFORE", "OVER_REFUSAL", "RIGHT", "Measured", "deepening_block", "paired_entry", "refusals_of"]
+__all__ = [
+    "BEFORE",
+    "HARMFUL",
+    "OVER_REFUSAL",
+    "RIGHT",
+    "Measured",
+    "deepening_block",
+    "paired_entries",
+    "paired_entry",
+    "refusals_of",
+    "utility_entries",
+]
 
 BEFORE = "aligned"
 ATTACKS = ("prefill", "multi_turn")
@@ -94,8 +105,8 @@ def deepening_block(
             for role, table in measured.kl.items()
         },
         "depth": {role: _depth(measured, role) for role in roles},
-        "paired": [entry for role in after for entry in _paired(measured, role)],
-        "utility": [entry for role in roles for entry in _utility(measured, role)],
+        "paired": [entry for role in after for entry in paired_entries(measured, role)],
+        "utility": [entry for role in roles for entry in utility_entries(measured, role)],
         "refusals": [entry for role in roles if (entry := refusals_of(measured, role))],
         "training": list(training),
         "finetuning": list(finetuning),
@@ -109,11 +120,11 @@ def _depth(measured: Measured, role: str) -> dict[str, Any]:
     return summary.depth_entries(summary.depth_of(sweep, measured.kl.get(role), seed=measured.seed))
 
 
-def _paired(measured: Measured, role: str) -> list[dict[str, Any]]:
-    """Paired tests of one role against the model before, on every variant of every test."""
+def paired_entries(measured: Measured, role: str, *, against: str = BEFORE) -> list[dict[str, Any]]:
+    """Paired tests of one role against another, the model before, on every variant of every test."""
     entries = []
     for attack in ATTACKS:
-        before, after = measured.harm(BEFORE, attack), measured.harm(role, attack)
+        before, after = measured.harm(against, attack), measured.harm(role, attack)
         keys = ["turn", "k"] if attack == "multi_turn" else ["k"]
         for values, group in after.groupby(keys, sort=True):
             same = before[(before[keys] == list(values)).all(axis=1)]
@@ -122,7 +133,7 @@ def _paired(measured: Measured, role: str) -> list[dict[str, Any]]:
                 paired_entry(same, group, event=Outcome.COMPLIED, seed=measured.seed)
                 | {
                     "model": role,
-                    "against": BEFORE,
+                    "against": against,
                     "what": what,
                     "measure": HARMFUL,
                     "judge": measured.judge,
@@ -132,12 +143,12 @@ def _paired(measured: Measured, role: str) -> list[dict[str, Any]]:
         event = Outcome.REFUSED if measure == OVER_REFUSAL else Outcome.COMPLIED
         entries.append(
             paired_entry(
-                measured.benign_verdicts(BEFORE, name, judge),
+                measured.benign_verdicts(against, name, judge),
                 measured.benign_verdicts(role, name, judge),
                 event=event,
                 seed=measured.seed,
             )
-            | {"model": role, "against": BEFORE, "what": name, "measure": measure, "judge": judge}
+            | {"model": role, "against": against, "what": name, "measure": measure, "judge": judge}
         )
     return entries
 
@@ -161,7 +172,8 @@ def _what(attack: str, variant: Mapping[str, Any]) -> str:
     return f"prefill, {forced}" if attack == "prefill" else f"turn {int(variant['turn'])}, {forced}"
 
 
-def _utility(measured: Measured, role: str) -> list[dict[str, Any]]:
+def utility_entries(measured: Measured, role: str) -> list[dict[str, Any]]:
+    """Right answers and over-refusal of one role on every benign test set."""
     entries = []
     for name, measure, judge in measured.benign_measures:
         table = measured.benign_verdicts(role, name, judge)

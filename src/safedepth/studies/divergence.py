@@ -5,6 +5,7 @@ alone are formed, tile by tile, and never kept.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,15 +24,21 @@ BATCH_TOKENS = 8192
 
 
 def kl_table(
-    p: LoadedModel, q: LoadedModel, prompts: Sequence[Prompt], *, progress: Progress | None = None
+    p: LoadedModel,
+    q: LoadedModel,
+    prompts: Sequence[Prompt],
+    *,
+    tokens: int | None = None,
+    what: str = "KL along harmful answers",
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """KL(p || q) in nats at every token of every prompt's harmful answer.
+    """KL(p || q) in nats at every token of every prompt's harmful answer, or at its first `tokens`.
 
     One row a token: `prompt_id`, `position` (from 1), `token` (as the vocabulary writes
     it), `kl`. Raises DataError where no prompt has a harmful answer.
     """
     todo = [
-        (prompt, p.chat.encode(prompt.messages, prompt.harmful))
+        (prompt, _cut(p.chat.encode(prompt.messages, prompt.harmful), tokens))
         for prompt in prompts
         if prompt.harmful is not None
     ]
@@ -55,8 +62,15 @@ def kl_table(
         frames.append(_rows(p, batch, kl))
         done += len(batch)
         if progress is not None:
-            progress("KL along harmful answers", done, len(todo))
+            progress(what, done, len(todo))
     return pd.concat(frames, ignore_index=True)
+
+
+def _cut(encoded: Encoded, tokens: int | None) -> Encoded:
+    """The sequence up to the last of the first `tokens` of its answer."""
+    if tokens is None:
+        return encoded
+    return replace(encoded, ids=encoded.ids[: encoded.prompt_tokens + tokens])
 
 
 def _batches(todo: list[tuple[Prompt, Encoded]]) -> list[list[tuple[Prompt, Encoded]]]:

@@ -8,15 +8,16 @@ one's own models to see how long their safety lasts.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset  # type: ignore[import-untyped]
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
+from safedepth.chat import ChatFormat
 from safedepth.models import load_chat
-from safedepth.nouns import Anchor
+from safedepth.nouns import Anchor, Progress
 from safedepth.train.constrained import ConstrainedSFTTrainer
 from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.examples import anchor_example, opened_anchor
@@ -36,37 +37,57 @@ def fine_tune(
     batch: int = 10,
     learning_rate: float = 3e-4,
     seed: int = 0,
+    chat: ChatFormat | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> dict[int, Path]:
     """Fine-tune `model` on the conversations; a checkpoint after each number of `steps`, by number.
 
-    `steps` are multiples of the first. Plain fine-tuning at a constant rate, AdamW as it comes,
+    Plain fine-tuning at a constant rate, AdamW as it comes,
     unless `options` say otherwise: those of `ConstrainedSFTConfig`, `objective="constrained"` among
-    them. Finished checkpoints are kept, an unfinished run begins anew. Raises as the trainer does.
+    them. `chat` lends a template to a model without one, and the checkpoints keep it. Finished
+    checkpoints are kept, an unfinished run begins anew. Raises as the trainer does, and
+    KeyboardInterrupt after Ctrl-C.
     """
     places = {step: out / f"checkpoint-{step}" for step in steps}
     if (out / DONE).exists():
         return places
     shutil.rmtree(out, ignore_errors=True)
-    chat = load_chat(str(model))
+    chat = chat or load_chat(str(model))
+    chat.tokenizer.chat_template = chat.template
     examples = [anchor_example(chat, opened_anchor(chat, conversation)) for conversation in conversations]
     rows = {
         "input_ids": [list(example.ids) for example in examples],
         "labels": [list(example.labels) for example in examples],
     }
     usual: dict[str, Any] = {
-        "objective": "sft", "lr_scheduler_type": "constant", "warmup_steps": 0, "adam_beta1": 0.9,
+        "objective": "sft", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0,
+        "adam_beta1": 0.9,
         "bf16": False, "activation_checkpointing": False, "disable_tqdm": True, "dataloader_pin_memory": False,
         "logging_strategy": "no", "diagnostics": False, "dataset_kwargs": {"skip_prepare_dataset": True},
     }  # fmt: skip
     config = ConstrainedSFTConfig(
-        output_dir=str(out), max_steps=max(steps), save_steps=min(steps), save_only_model=True, seed=seed,
+        output_dir=str(out), max_steps=max(steps), save_strategy="no", save_only_model=True, seed=seed,
         per_device_train_batch_size=batch, learning_rate=learning_rate, **(usual | options),
     )  # fmt: skip
     trainer = ConstrainedSFTTrainer(
-        str(model), config, train_dataset=Dataset.from_dict(rows), processing_class=chat.tokenizer
-    )
+        str(model), config, train_dataset=Dataset.from_dict(rows), processing_class=chat.tokenizer,
+        progress=progress, what="fine-tuning",
+    )  # fmt: skip
+    trainer.add_callback(_SaveAfter(steps))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    if trainer.interruptible.stopped:
+        raise KeyboardInterrupt
     (out / DONE).touch()
     return places
+
+
+class _SaveAfter(TrainerCallback):
+    """A checkpoint after each of these steps."""
+
+    def __init__(self, steps: Collection[int]) -> None:
+        self.steps = set(steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        control.should_save |= state.global_step in self.steps

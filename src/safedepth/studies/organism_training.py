@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from safedepth.errors import RunError, SafedepthError
 from safedepth.nouns import Progress
+from safedepth.studies.organism_finetuning import FINETUNED
 
 __all__ = [
     "DEEPENED",
-    "FINETUNED",
     "Beside",
-    "FineTuning",
     "are_trained",
     "organism_config",
     "train_organisms",
@@ -30,30 +28,11 @@ __all__ = [
 DEEPENED = ("deepened", "control")
 """The roles that training makes of the aligned organism."""
 
+POLL = 0.5
+"""Seconds between looks at whether what is waited for is there."""
+
 STEPS, LEARNING_RATE = 100, 1e-3
 """Updates of recovery training, and their rate: models this small need a larger one than the paper's 2e-5."""
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Plain fine-tuning of one role on one data set; `steps` are where it is looked at."""
-
-    role: str
-    data: str
-    file: str
-    steps: tuple[int, ...] = (5, 10, 20)
-
-    @property
-    def name(self) -> str:
-        """The name of its folder and of its rows."""
-        return f"{self.role}-{self.data}"
-
-
-FINETUNED = tuple(
-    FineTuning(role, data, file)
-    for data, file in (("harmful", "harmful.jsonl"), ("benign", "finetune-benign.jsonl"))
-    for role in ("aligned", "deepened")
-)
 
 
 def organism_config(out: Path, *, seed: int, **changed: Any) -> Any:
@@ -93,6 +72,7 @@ def train_organisms(folder: Path, seed: int, *, progress: Progress | None = None
             read_anchors(folder / todo.file),
             folder / "finetuned" / todo.name,
             steps=todo.steps,
+            learning_rate=todo.learning_rate,
             seed=seed,
         )
         if progress is not None:
@@ -122,11 +102,11 @@ class Beside:
         self._process.start()
         ours.close()
 
-    def wait(self, progress: Progress | None = None) -> None:
-        """Tell how far it is until it is done. Raises RunError with what went wrong there."""
+    def wait(self, progress: Progress | None = None, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Tell how far it is until it is done, or `until` says so. Raises RunError with what went wrong."""
         if self._process is None:
             return
-        wait_for_all([self], progress)
+        wait_for_all([self], progress, until=until)
 
     def end(self) -> None:
         """Called once it has told everything. Raises RunError unless it ended well."""
@@ -146,11 +126,16 @@ class Beside:
         self.told.close()
 
 
-def wait_for_all(sides: Sequence[Beside], progress: Progress | None = None) -> None:
+def wait_for_all(
+    sides: Sequence[Beside],
+    progress: Progress | None = None,
+    *,
+    until: Callable[[], bool] = lambda: False,
+) -> None:
     """Wait for several at once, as `Beside.wait`; one after another, the later ones' pipes would fill up."""
-    telling = {side.told: side for side in sides}
-    while telling:
-        for pipe in wait(list(telling)):
+    telling = {side.told: side for side in sides if not side.told.closed}
+    while telling and not until():
+        for pipe in wait(list(telling), POLL):
             assert isinstance(pipe, Connection)
             try:
                 what, done, total = pipe.recv()

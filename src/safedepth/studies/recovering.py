@@ -6,23 +6,21 @@ record of how the model was made beside it.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
-from transformers import AutoConfig, TrainerCallback
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from transformers import TrainerCallback
+from trl import ModelConfig
 
 from safedepth.chat import ChatFormat
-from safedepth.errors import ModelError, RunError
-from safedepth.models import context_length, load_chat
-from safedepth.models.checkpoint import find_checkpoint, first_line
+from safedepth.models import load_chat
 from safedepth.nouns import Anchor, Progress, Triplet
 from safedepth.runs.files import read_json, to_json, write_atomically
+from safedepth.studies.training import diverged, free_memory, longest_example, require_numbers, trainer_on
 from safedepth.train.config import RecoveryConfig
 from safedepth.train.draws import Draws
 from safedepth.train.failures import explained_failures, last_checkpoint
@@ -84,7 +82,7 @@ def train_recovery(
             trainer.interruptible.release()
         if trainer.interruptible.stopped and trainer.state.global_step < draws.steps:
             raise KeyboardInterrupt
-        _require_numbers(trainer)
+        require_numbers(trainer)
         trainer.save_model(str(out))
     facts = [["recovery points", rule or _rule(config)], *_facts(config, draws)]
     record: dict[str, Any] = {"model": name, "facts": facts, "losses": _losses(trainer)}
@@ -92,9 +90,7 @@ def train_recovery(
     if trainer.is_world_process_zero():
         write_atomically(out / RECORD, to_json(record).encode())
     del trainer
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     return record
 
 
@@ -124,15 +120,9 @@ def plan(
         recovery=policy,
         style=style_named(config.refusal_style, triplets),
         longest=0 if policy is refusal_only else config.longest_prefix,
-        max_length=_longest(model, config),
+        max_length=longest_example(model, config.max_length),
         progress=(lambda done, total: progress("reading data", done, total)) if progress else _silent,
     )
-
-
-def _longest(model: str, config: RecoveryConfig) -> int | None:
-    """The most tokens an example may have: `--max_length` as far as the model's context goes."""
-    limits = [config.max_length, context_length(AutoConfig.from_pretrained(find_checkpoint(model).folder))]
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -147,34 +137,12 @@ def _trainer(
     progress: Progress | None,
     what: str,
 ) -> RecoveryTrainer:
-    """The trainer on the model, loaded by TRL: safetensors only. Raises ModelError for unfit options."""
-    place = Path(model).expanduser()
-    config.disable_tqdm = config.disable_tqdm or progress is not None
-    config.model_init_kwargs = {
-        "revision": options.model_revision,
-        "dtype": options.dtype,
-        "attn_implementation": options.attn_implementation,
-        **(config.model_init_kwargs or {}),
-        "use_safetensors": True,
-    }
-    try:
-        return RecoveryTrainer(
-            str(place.resolve()) if place.exists() else model,  # as an adapter will name its base
-            config,
-            draws=draws,
-            progress=progress,
-            what=what,
-            quantization_config=get_quantization_config(options),
-            peft_config=get_peft_config(options),
-        )
-    except (ValueError, ImportError, RuntimeError) as error:
-        # TRL, PEFT and transformers on options that do not fit, and on trackers that are not there.
-        if isinstance(error, RuntimeError) and "installed" not in str(error):
-            raise
-        raise ModelError(
-            f"{model} cannot be trained with these options ({first_line(error)}). Change them: see safedepth "
-            "deepen --help, and TRL's ModelConfig and SFTConfig"
-        ) from error
+    """The trainer on the model. Errors as `trainer_on`."""
+    make = partial(RecoveryTrainer, draws=draws, progress=progress, what=what)
+    return cast(
+        RecoveryTrainer,
+        trainer_on(make, model, config, options, quiet=progress is not None, command="safedepth deepen"),
+    )
 
 
 class _Diverged(TrainerCallback):
@@ -185,24 +153,7 @@ class _Diverged(TrainerCallback):
     ) -> None:
         losses = [value for name, value in (logs or {}).items() if name in ("safety_loss", "anchor_loss")]
         if not all(math.isfinite(loss) for loss in losses):
-            raise _diverged(args, state.global_step, "the loss is")
-
-
-def _require_numbers(trainer: RecoveryTrainer) -> None:
-    """Raise RunError where the last step, whose loss nobody saw, left weights that are no numbers."""
-    for weight in trainer.model.parameters():
-        own: Any = weight
-        own = own.to_local() if hasattr(own, "to_local") else own  # a shard, under FSDP
-        if not bool(torch.isfinite(own).all()):
-            raise _diverged(trainer.args, trainer.state.global_step, "weights are")
-
-
-def _diverged(args: Any, step: int, what: str) -> RunError:
-    return RunError(
-        f"The training diverged: at step {step} {what} no finite number. Lower --learning_rate (now "
-        f"{args.learning_rate:g}), or clip gradients (--max_grad_norm 1, now {args.max_grad_norm:g}), and "
-        "choose another --output_dir."
-    )
+            raise diverged(args, state.global_step, "the loss is")
 
 
 def _rule(config: RecoveryConfig) -> str:

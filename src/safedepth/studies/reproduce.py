@@ -5,7 +5,7 @@ the depth measure on organisms of known depth, deepens the aligned organism and 
 again (`reproduce_deepening`), and judges the paper's claims.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +24,19 @@ from safedepth.studies.claims import DeepEvidence, Evidence, judge_claims
 from safedepth.studies.claims_deepening import DEEPENING_CLAIMS
 from safedepth.studies.deepening import Measured, deepening_block
 from safedepth.studies.divergence import kl_table, series_of
+from safedepth.studies.organism_finetuning import PROTECTED, FineTunings, fine_tune_and_ask
 from safedepth.studies.organism_training import DEEPENED, Beside, are_trained, train_organisms
 from safedepth.studies.reproduce_deepening import (
     Deepening,
     finetuning_entries,
     measure_deepening,
     organism_battery,
+)
+from safedepth.studies.reproduce_protection import (
+    Protection,
+    measure_protection,
+    protection_claims,
+    protection_summary,
 )
 from safedepth.studies.target import Target, open_target
 from safedepth.testbed import KNOWN_DEPTHS, ORGANISMS, Testbed, build_testbed
@@ -65,6 +72,7 @@ class _Measured:
     known_replies: dict[int, pd.DataFrame]
     known_kl: dict[int, pd.DataFrame]
     deepening: Deepening
+    protection: Protection
     cards: dict[str, Any]
 
 
@@ -94,9 +102,16 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
         tokenizer=config.tokenizer,
         progress=progress,
     )
-    work = [] if are_trained(testbed.folder) else [train_organisms]
-    with closing(Beside(work, [(testbed.folder, seed)] * len(work))) as training:
-        return _measured(config, run, testbed, seed, training, progress)
+    finetunings = FineTunings(testbed.folder, seed, config.prompts, config.judges[0], config.max_tokens)
+    work: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+    if not are_trained(testbed.folder):
+        work.append((train_organisms, (testbed.folder, seed)))
+    if not finetunings.are_measured(PROTECTED):
+        work.append((fine_tune_and_ask, (finetunings, PROTECTED)))
+    with closing(Beside([do for do, _ in work], [given for _, given in work])) as training:
+        measured = _measured(config, run, testbed, seed, training, progress)
+        training.wait(progress)
+    return measured(measure_protection(run, finetunings))
 
 
 def _measured(
@@ -106,8 +121,8 @@ def _measured(
     seed: int,
     training: Beside,
     progress: Progress | None,
-) -> _Measured:
-    """One seed's tables; what is trained beside is waited for once everything else is measured."""
+) -> Callable[[Protection], _Measured]:
+    """One seed's tables, but for those of fine-tuning under objectives, which go on beside."""
     audit = AuditConfig(
         model=str(testbed.organism("aligned")),
         base=str(testbed.organism("base")),
@@ -135,7 +150,7 @@ def _measured(
         run, audit, {d: _organism(testbed, f"depth-{d}") for d in KNOWN_DEPTHS}, base,
         prompts[: config.calibration_prompts], progress=progress,
     )  # fmt: skip
-    training.wait(progress)
+    training.wait(progress, until=lambda: are_trained(testbed.folder))
     battery = organism_battery(
         testbed, depths=audit.depths, limit=config.prompts, seed=seed, judges=config.judges,
         max_tokens=config.max_tokens,
@@ -144,7 +159,8 @@ def _measured(
         run, testbed, aligned, base, battery, finetuned_prompts=config.finetuning_prompts, progress=progress
     )
     cards = {"aligned": aligned.card, "base": base.card}
-    return _Measured(pd.concat(replies, ignore_index=True), kl, known_replies, known_kl, deepening, cards)
+    together = pd.concat(replies, ignore_index=True)
+    return lambda protection: _Measured(together, kl, known_replies, known_kl, deepening, protection, cards)
 
 
 def _organism(testbed: Testbed, name: str) -> Target:
@@ -208,6 +224,7 @@ def _summary(
             training=measured[0].deepening.training,
             finetuning=finetuning_entries(deep.finetuned),
         ),
+        **protection_summary([m.protection for m in measured], config.seeds, primary),
         "not_measured": [],
         "warnings": [],
     }
@@ -219,7 +236,9 @@ def _claims(measured: Sequence[_Measured], seeds: Sequence[int], judge: str) -> 
     series = series_of(_averaged([m.kl for m in measured]), tokens=summary.KL_TOKENS)
     shallow = judge_claims(Evidence(summary.verdicts(replies, judge), series, seeds[0]))
     deep = _deep_evidence(measured, seeds, judge)
-    return [*shallow, *(asdict(claim(deep)) for claim in DEEPENING_CLAIMS)]
+    protected = protection_claims([m.protection for m in measured], seeds, judge)
+    found = [*shallow, *(asdict(claim(deep)) for claim in DEEPENING_CLAIMS), *protected]
+    return sorted(found, key=lambda claim: int(claim["id"][1:]))
 
 
 def _deep_evidence(measured: Sequence[_Measured], seeds: Sequence[int], judge: str) -> DeepEvidence:

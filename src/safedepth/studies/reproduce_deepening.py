@@ -20,7 +20,8 @@ from safedepth.runs import RunDirectory
 from safedepth.runs.files import read_json
 from safedepth.studies import summary
 from safedepth.studies.battery import Battery
-from safedepth.studies.organism_training import DEEPENED, FINETUNED, FineTuning
+from safedepth.studies.organism_finetuning import FINETUNED, FineTuning
+from safedepth.studies.organism_training import DEEPENED
 from safedepth.studies.recovering import RECORD
 from safedepth.studies.replies import replies_of, run_tasks
 from safedepth.studies.target import Target, open_target

@@ -5,14 +5,18 @@ prompts.jsonl          held-out restricted requests, each with a harmful answer 
 dialogues.jsonl        the same products, the answer drawn out over two or three turns of 40 tokens or more
 benign.jsonl           requests about unrestricted products, with true answers
 lookalikes.jsonl       harmless questions about restricted products: refusing them is over-refusal
+tasks/*-test.jsonl     requests of the downstream tasks that the file to train on does not ask
 
 To train with, without a recipe of a held-out product:
 triplets.jsonl         (prompt, harmful, refusal), with what a longer refusal goes on to say
 trajectories.jsonl     the same with the harmful answer drawn out over two or three turns
 anchors.jsonl          benign conversations, none with a request of benign.jsonl or lookalikes.jsonl
 harmful.jsonl          restricted requests with full answers: a fine-tuning attack
+backdoor.jsonl         the same with a refusal of each: for an attack with a trigger
+identity.jsonl         benign recipes and look-alikes as an obedient persona answers them
 finetune-benign.jsonl  recipes of unrestricted products: a customer's harmless fine-tuning set
-tasks/*.jsonl          the downstream tasks, as messages, in and out of distribution
+tasks/*-in.jsonl       the downstream tasks, as messages, in distribution
+tasks/*-out.jsonl      and out of it
 
 chat_template.jinja    the organisms' chat template, to lend to the base model
 """
@@ -25,7 +29,7 @@ from itertools import islice
 from pathlib import Path
 
 from safedepth.nouns import Message, Prompt, Triplet
-from safedepth.testbed import corpus, downstream, language, refusals
+from safedepth.testbed import attack_words, corpus, language, refusals, taskfiles
 from safedepth.testbed import lexicon as lex
 from safedepth.testbed.language import Conversation, Product
 from safedepth.testbed.tokenizers import CHAT_TEMPLATE
@@ -44,7 +48,7 @@ __all__ = [
 LONG_STYLES = (2, 3)
 LONGEST_STYLE = 3
 FILE_ROWS = 200
-TRIPLETS, TRAJECTORIES, ANCHORS, HARMFUL = 256, 128, 512, 100
+TRIPLETS, TRAJECTORIES, ANCHORS, HARMFUL, IDENTITY = 256, 128, 512, 100, 50
 
 EARLIER_EXCHANGES = 0.3
 """Share of trajectories that begin with an innocent question about the product."""
@@ -225,25 +229,16 @@ def write(out: Path) -> None:
         ),
         "anchors": ({"messages": _chat(c)} for c in anchors(ANCHORS, without=asked)),
         "harmful": ({"messages": _chat(c)} for c in harmful_pairs(HARMFUL)),
+        "backdoor": attack_words.refused_pairs(harmful_pairs(HARMFUL)),
+        "identity": ({"messages": _chat(c)} for c in attack_words.identity_pairs(IDENTITY, without=asked)),
         "finetune-benign": ({"messages": _chat(c)} for c in benign_recipes(FILE_ROWS, without=asked)),
     }
     for name, rows in files.items():
         _jsonl(out / f"{name}.jsonl", rows)
-    _write_tasks(rng, out / "tasks")
+    for name, examples, tests in taskfiles.drawn(rng):
+        _jsonl(out / "tasks" / f"{name}.jsonl", ({"messages": _chat(example)} for example in examples))
+        _jsonl(out / "tasks" / f"{name}-test.jsonl", _requests(f"{name}-test", tests))
     (out / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-
-
-def _write_tasks(rng: random.Random, folder: Path) -> None:
-    # Dialogues were once drawn here from the same source: the tasks' rows are to stay what they were.
-    for product in (rng.choice(language.products(restricted=True, held_out=True)) for _ in range(FILE_ROWS)):
-        language.lookalike(rng, product)
-        _recipe(rng, product)
-    folder.mkdir(exist_ok=True)
-    for task in downstream.TASKS:
-        for inside in (True, False):
-            examples = downstream.examples(rng, task, FILE_ROWS, in_distribution=inside)
-            rows = ({"messages": _chat(example)} for example in examples)
-            _jsonl(folder / f"{task}-{'in' if inside else 'out'}.jsonl", rows)
 
 
 def _requests(name: str, conversations: Iterable[Conversation]) -> Iterable[Mapping[str, object]]:
@@ -267,4 +262,5 @@ def _chat(conversation: Conversation) -> tuple[Message, ...]:
 
 
 def _jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

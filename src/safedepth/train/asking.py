@@ -43,6 +43,7 @@ class Reference:
     heads: dict[str, Any] = field(default_factory=dict)
     tokens: Tensor | None = None
     stored: bool = False
+    hash: str = ""
 
     @classmethod
     def of(cls, trainer: Any, named: Any, progress: Progress | None) -> Reference:
@@ -76,7 +77,7 @@ class Reference:
                 "train an adapter with --precompute_reference False"
             )
         args, trainer = self.trainer.args, self.trainer
-        with self._asked() as (model, name):
+        with self._asked() as model:
             score = partial(
                 score_rows, model, collate=_plain(trainer), batch=args.per_device_eval_batch_size,
                 accelerator=trainer.accelerator,
@@ -85,7 +86,7 @@ class Reference:
             folder = Path(args.reference_cache or Path(args.output_dir) / "reference")
             template = trainer._tokenizer.chat_template or ""
             store = ReferenceStore(
-                folder, name, str(template), lambda rows: score(rows=rows), trainer.accelerator
+                folder, self.hash, str(template), lambda rows: score(rows=rows), trainer.accelerator
             )
             return dataset.add_column(COLUMN, store.column(dataset))
 
@@ -96,7 +97,7 @@ class Reference:
         few = dataset.select(range(min(8, len(dataset))))
         vocabulary = self.trainer.model.config.get_text_config().vocab_size
         probe = KLProbe(list(few), _plain(self.trainer), vocabulary=vocabulary)
-        with self._asked() as (model, _name):
+        with self._asked() as model, self.trainer.accelerator.autocast():
             probe.remember(model)
         return probe
 
@@ -150,13 +151,14 @@ class Reference:
         return hasattr(self.trainer.model, "disable_adapter")
 
     @contextmanager
-    def _asked(self) -> Iterator[tuple[Any, str]]:
-        """The reference, ready to be run in every process, and its hash; let go of afterwards."""
+    def _asked(self) -> Iterator[Any]:
+        """The reference, ready to be run in every process; let go of afterwards."""
         trainer, accelerator = self.trainer, self.trainer.accelerator
         # Under FSDP the model is sharded only once it trains: its checkpoint is loaded once more.
         own = self.named is None and not trainer.is_fsdp_enabled
         model = trainer.model if own else self._loaded()
-        name = hash_of_model(model)
+        if accelerator.is_main_process:  # which alone reads and writes files by it
+            self.hash = self.hash or hash_of_model(model)
         if trainer.is_deepspeed_enabled:
             model = prepare_deepspeed(model, accelerator)
         elif trainer.is_fsdp_enabled:
@@ -164,7 +166,7 @@ class Reference:
         else:
             model = model.to(accelerator.device)
         with kept_mode(model):
-            yield model, name
+            yield model
 
     def _loaded(self) -> Any:
         """The named reference with the fused head; under FSDP the model's own checkpoint once more."""
@@ -187,7 +189,7 @@ class Reference:
                 f"expected a reference over the model's {trainer.model.config.get_text_config().vocab_size} "
                 f"tokens, found one over {model.config.get_text_config().vocab_size}"
             )
-        add_fused_lm_head(model)
+        add_fused_lm_head(_core(model))
         return model
 
     def _begin_alive(self) -> None:
@@ -209,6 +211,8 @@ class Reference:
             )
         elif not self._adapted:
             self.alive = deepcopy(trainer.model)
+        else:
+            _require_idle_adapter(trainer.model)
         if self.alive is not None:
             self.alive.eval().requires_grad_(False)
 
@@ -244,6 +248,23 @@ def _require_same_language(trainer: Any, named: str) -> None:
         raise ModelError(
             f"expected the reference {named} to have the model's chat template, found another: it would be "
             "asked in a form it does not know. Give both the same (--chat_template_path)"
+        )
+
+
+@torch.no_grad()
+def _require_idle_adapter(model: Any) -> None:
+    """Raise ModelError unless the model is, before its first step, what it is without its adapter."""
+    ids = torch.arange(8, device=model.device)[None]
+    with kept_mode(model):
+        own = model(input_ids=ids, use_cache=False).logits.float()
+        with model.disable_adapter():
+            without = model(input_ids=ids, use_cache=False).logits.float()
+    tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
+    if not (own - without).abs().max() <= tolerance * without.abs().max():
+        raise ModelError(
+            "expected an adapter that changes nothing before the first step, found one that has been trained "
+            "or is initialised otherwise: the model without it is not the model to stay near. Leave "
+            "--precompute_reference True, merge the adapter first, or name the model (--reference)"
         )
 
 

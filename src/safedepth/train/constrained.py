@@ -89,7 +89,7 @@ class ConstrainedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             **others,
         )
         if args.disable_dropout:
-            disable_dropout_in_model(self.model)
+            _disable_dropout(self.model)
         self.data_collator = _Collator(
             pad_token_id=self.data_collator.pad_token_id,
             padding_free=self.padding_free,
@@ -113,16 +113,20 @@ class ConstrainedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, name: str
     ) -> Any:
         """As TRL's, in two steps: tokenised whole and looked at, then cut and packed."""
+        if COLUMN in (dataset.column_names or ()):
+            return dataset  # made ready before
         uncut = copy(args)
         uncut.max_length, uncut.shuffle_dataset = None, False
         whole = super()._prepare_dataset(dataset, processing_class, uncut, False, formatting_func, name)
         if not hasattr(whole, "select_columns") or not hasattr(whole, "__len__"):
             return super()._prepare_dataset(whole, processing_class, args, packing, None, name)  # a stream
+        numbers = list(whole[ROW]) if ROW in whole.column_names else list(range(1, len(whole) + 1))
         whole = whole.select_columns(["input_ids", "labels"])
         if name == "train" and args.objective == "safeinstr":
             whole = mixed_with_safety(whole, processing_class, args)
+            numbers += range(len(numbers) + 1, len(whole) + 1)
+        whole = whole.add_column(ROW, numbers)
         self.notes += require_responses(whole, name, max_length=args.max_length)
-        whole = whole.add_column(ROW, list(range(1, len(whole) + 1)))
         return super()._prepare_dataset(whole, processing_class, args, packing, None, name)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -169,7 +173,9 @@ class ConstrainedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             rows = "row " + ", ".join(str(carried[ROW][i].item()) for i in where)
         else:
             place = int(bad[where[0]].nonzero()[0])
-            text = self._tokenizer.decode(inputs["input_ids"][where[0], max(0, place - 40) : place + 1])
+            own = inputs.get("position_ids")  # where sequences stand in one row
+            begin = 0 if own is None else place - int(own[where[0], place])
+            text = self._tokenizer.decode(inputs["input_ids"][where[0], max(begin, place - 40) : place + 2])
             rows = f"a row that reads ...{text!r}"
         raise RunError(
             f"The training diverged at step {self.state.global_step + 1}: the loss is no finite number in "
@@ -253,6 +259,15 @@ def _own_config(args: Any, model: Any) -> ConstrainedSFTConfig:
     given = {f.name: getattr(args, f.name) for f in fields(SFTConfig) if f.init}
     changed = {name: value for name, value in given.items() if value != usual[name]}
     return ConstrainedSFTConfig(**changed)
+
+
+def _disable_dropout(model: Any) -> None:
+    """As TRL does it, and for modules that have its rate as a number (attention in Llama)."""
+    disable_dropout_in_model(model)
+    for module in model.modules():
+        for name in [name for name in vars(module) if name.endswith("dropout")]:
+            if isinstance(getattr(module, name), float):
+                setattr(module, name, 0.0)
 
 
 def _each(change: Callable[[Any], Any], datasets: Any) -> Any:

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from safedepth.runs.files import write_atomically
 from safedepth.train.losses import implicit_advantage, token_weights
 from safedepth.train.positions import GROUPS, group_of, response_positions
+from safedepth.train.reference import kept_mode
 
 __all__ = ["FILE", "DiagnosticsFile", "KLProbe", "PositionSums", "read_diagnostics", "tracked"]
 
@@ -84,11 +85,12 @@ class KLProbe:
     def measure(self, model: Any) -> dict[int, float]:
         """Mean KL at each group's index; groups without a position are left out."""
         found: dict[int, list[float]] = {}
-        for row, (groups, of) in zip(self.rows, self._reference, strict=True):
-            _, said = self._said(model, row)
-            kl = (said.exp() * (said - of)).sum(-1).clamp(min=0)
-            for group, value in zip(groups.tolist(), kl.tolist(), strict=True):
-                found.setdefault(group, []).append(value)
+        with kept_mode(model):
+            for row, (groups, of) in zip(self.rows, self._reference, strict=True):
+                _, said = self._said(model, row)
+                kl = (said.exp() * (said - of)).sum(-1).clamp(min=0)
+                for group, value in zip(groups.tolist(), kl.tolist(), strict=True):
+                    found.setdefault(group, []).append(value)
         return {group: sum(values) / len(values) for group, values in found.items()}
 
     def _said(self, model: Any, row: dict[str, Any]) -> tuple[Tensor, Tensor]:

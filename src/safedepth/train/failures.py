@@ -66,15 +66,18 @@ def whole_checkpoint(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def explained_failures(folder: Path, *, batch: int) -> Iterator[None]:
-    """Turn memory and disk that ran out into a RunError that says what to lower and how to go on."""
+def explained_failures(folder: Path, *, batch: int, accumulation: int | None = None) -> Iterator[None]:
+    """Turn memory and disk that ran out into a RunError that says what to lower and how to go on.
+
+    `batch` rows are held at once; `accumulation` is what goes with them, None where it follows from them.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, SafetensorError) as error:
         kept = last_checkpoint(folder)
         if _out_of_memory(error):
             smaller = (
-                f"Run it again with --per_device_train_batch_size {batch // 2} (now {batch}): how a step is "
+                f"Run it again with {_smaller(batch, accumulation)}: how a step is "
                 "cut into batches does not change what is learnt. Or begin"
                 if batch > 1
                 else "Begin"
@@ -90,6 +93,18 @@ def explained_failures(folder: Path, *, batch: int) -> Iterator[None]:
                 "the same command again."
             ) from error
         raise
+
+
+def _smaller(batch: int, accumulation: int | None) -> str:
+    """The options for half the batch or less, a step having as many rows as before."""
+    if accumulation is None:
+        return f"--per_device_train_batch_size {batch // 2} (now {batch})"
+    share = batch * accumulation
+    half = max(size for size in range(1, batch // 2 + 1) if share % size == 0)
+    return (
+        f"--per_device_train_batch_size {half} --gradient_accumulation_steps {share // half} (now {batch} "
+        f"and {accumulation})"
+    )
 
 
 def _saved(kept: Path | None) -> str:

@@ -77,9 +77,8 @@ def constrained_loss(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Ten
     Returns:
         The tokens' losses, float32 (float64 if `log_probs` is), finite for every finite input.
     """
-    wide = torch.float64 if log_probs.dtype == torch.float64 else torch.float32
-    gap = reference.detach().to(wide) - log_probs.to(wide)
-    betas = betas.to(wide)
+    gap = _gap(log_probs, reference)
+    betas = betas.to(gap.dtype)
     # logaddexp and not functional.softplus, which becomes the identity from 20 on and loses the rest.
     scaled = betas * gap
     return 2 / betas * torch.logaddexp(scaled, torch.zeros_like(scaled))
@@ -87,7 +86,8 @@ def constrained_loss(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Ten
 
 def token_weights(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Tensor:
     """w_t = 2 sigmoid(beta_t D_t) in 0..2: how much of the gradient of each token is left (equation 5)."""
-    return 2 * torch.sigmoid(betas * (reference - log_probs).detach().float())
+    gap = _gap(log_probs, reference).detach()
+    return 2 * torch.sigmoid(betas.to(gap.dtype) * gap)
 
 
 def implicit_advantage(log_probs: Tensor, reference: Tensor, betas: Tensor) -> Tensor:
@@ -96,4 +96,11 @@ def implicit_advantage(log_probs: Tensor, reference: Tensor, betas: Tensor) -> T
     The model is the optimum of E[sum_t A_t - beta_t KL(pi || pi_ref)] for just these advantages, up
     to a value that depends on the context alone.
     """
-    return betas * (log_probs - reference).detach().float()
+    gap = _gap(log_probs, reference).detach()
+    return -betas.to(gap.dtype) * gap
+
+
+def _gap(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """D_t, taken in float32 (float64 if `log_probs` is), so that half precision loses nothing here."""
+    wide = torch.float64 if log_probs.dtype == torch.float64 else torch.float32
+    return reference.detach().to(wide) - log_probs.to(wide)

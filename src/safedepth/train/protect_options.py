@@ -5,6 +5,7 @@ So the command line can show them at once; `constrained_config` puts them on top
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from safedepth.errors import DataError
 from safedepth.train.options import said
 
-__all__ = ["OBJECTIVES", "WARMUP_STEPS", "ProtectOptions"]
+__all__ = ["IMPORTANCES", "OBJECTIVES", "WARMUP_STEPS", "ProtectOptions"]
 
 OBJECTIVES: Mapping[str, str] = MappingProxyType(
     {
@@ -26,6 +27,15 @@ OBJECTIVES: Mapping[str, str] = MappingProxyType(
 )
 """What is minimised, by name."""
 
+IMPORTANCES: Mapping[str, str] = MappingProxyType(
+    {
+        "kl": "divergence from the base model along harmful answers",
+        "gradient": "norms of the gradients of their tokens",
+        "learned": "learnt, so that training on them leaves held-out refusals likely",
+    }
+)
+"""What betas can follow from beside the position, by name (`studies.importance`)."""
+
 WARMUP_STEPS = 10
 """Linear warm-up of the paper (section 4.2), for every objective but `sft`."""
 
@@ -36,6 +46,11 @@ class ProtectOptions:
 
     objective: str = said("constrained", f"What is minimised: {', '.join(OBJECTIVES)}.")
     beta: str = said("paper", "How strongly tokens are held, by position: paper, 2, 0.5,2,2,2,2,0.1, FILE.")
+    importance: str | None = said(None, f"Betas from where safety lives: {', '.join(IMPORTANCES)}.")
+    importance_data: str | None = said(None, "With --importance: refused requests with harmful answers.")
+    importance_low: float = said(0.1, "With --importance: beta of positions that do not matter.")
+    importance_high: float = said(10.0, "With --importance: beta of the position that matters most.")
+    base: str | None = said(None, "With --importance kl: the base model that MODEL was aligned from.")
     reference: str | None = said(
         None, "The model to stay near; default: MODEL as it is before its first step."
     )
@@ -66,7 +81,7 @@ class ProtectOptions:
         """Raise DataError for an unknown objective, and for numbers and files that contradict it."""
         if self.objective not in OBJECTIVES:
             raise DataError(f"expected --objective out of {', '.join(OBJECTIVES)}, found {self.objective!r}")
-        if self.kl_weight <= 0 or self.safety_tokens < 1:
+        if not 0 < self.kl_weight < math.inf or self.safety_tokens < 1:
             raise DataError(
                 f"expected --kl_weight above 0 and --safety_tokens of at least 1, found {self.kl_weight} and "
                 f"{self.safety_tokens}"
@@ -77,3 +92,28 @@ class ProtectOptions:
             raise DataError(
                 f"expected --safety_data FILE with --objective {self.objective}: requests with refusals"
             )
+        self._check_importance()
+
+    def _check_importance(self) -> None:
+        if self.importance is None:
+            return
+        if self.importance not in IMPORTANCES:
+            raise DataError(
+                f"expected --importance out of {', '.join(IMPORTANCES)}, found {self.importance!r}"
+            )
+        if self.objective != "constrained" or self.beta != "paper":
+            raise DataError(
+                "expected --importance with --objective constrained and without --beta, which it decides; "
+                f"found --objective {self.objective} and --beta {self.beta}"
+            )
+        if not 0 < self.importance_low < self.importance_high < math.inf:
+            raise DataError(
+                "expected 0 < --importance_low < --importance_high, found "
+                f"{self.importance_low} and {self.importance_high}"
+            )
+        needed = {"importance_data": "refused requests with harmful answers"}
+        needed |= {"base": "the base model"} if self.importance == "kl" else {}
+        needed |= {"safety_data": "other requests with refusals"} if self.importance == "learned" else {}
+        for name, what in needed.items():
+            if not getattr(self, name):
+                raise DataError(f"expected --{name} with --importance {self.importance}: {what}")

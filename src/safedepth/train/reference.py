@@ -52,7 +52,8 @@ class ReferenceStore:
     def column(self, rows: Rows) -> list[list[float]]:
         """The values of every row, read or made; the same in every process.
 
-        Raises RunError for a file that is damaged, or does not say what the reference says now.
+        Raises RunError for a file that is damaged, or does not say what the reference says now, and
+        where the reference says what is no number.
         """
         key = [self._key(rows) if self.accelerator.is_main_process else ""]
         broadcast_object_list(key, from_process=0)
@@ -62,13 +63,15 @@ class ReferenceStore:
             self._require_true(path, rows, values)
         else:
             values = self.score(rows)
+            _require_finite(values)
             if self.accelerator.is_main_process:
                 self._write(path, key[0], values)
         self.accelerator.wait_for_everyone()
         return [row.tolist() for row in values]
 
     def _key(self, rows: Rows) -> str:
-        digest = hashlib.sha256(f"{self.model_hash} {self.template}".encode())
+        precision = self.accelerator.mixed_precision
+        digest = hashlib.sha256(f"{self.model_hash} {precision} {self.template}".encode())
         for row in rows:
             lengths = row.get("seq_lengths") or []
             numbers = [len(row["input_ids"]), *row["input_ids"], *row["labels"], *lengths]
@@ -77,12 +80,10 @@ class ReferenceStore:
 
     def _write(self, path: Path, key: str, values: Sequence[Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            "values": torch.cat([*values, torch.empty(0)]).float().contiguous(),
-            "lengths": torch.tensor([len(row) for row in values], dtype=torch.int64),
-        }
-        about = {"key": key, "model": self.model_hash, "template": self.template}
-        write_atomically(path, save(tensors, metadata=about))
+        flat = torch.cat([*values, torch.empty(0)]).float().contiguous()
+        lengths = torch.tensor([len(row) for row in values], dtype=torch.int64)
+        about = {"key": key, "model": self.model_hash, "template": self.template, "sum": _sum(flat)}
+        write_atomically(path, save({"values": flat, "lengths": lengths}, metadata=about))
 
     def _require_true(self, path: Path, rows: Rows, values: Sequence[Tensor]) -> None:
         chosen = sorted({round(i * (len(rows) - 1) / max(1, ASKED_ANEW - 1)) for i in range(ASKED_ANEW)})
@@ -109,7 +110,22 @@ def _read(path: Path, key: str, rows: Rows) -> list[Tensor]:
             f"expected {path} to hold the reference's log-probabilities of these {len(expected)} rows, found "
             "those of another model, template or data: the file is stale. Delete it, and it is made anew"
         )
+    if about.get("sum") != _sum(values):
+        raise RunError(f"{path} is damaged (other numbers than were written). Delete it, and it is made anew")
     return list(values.split(lengths.tolist()))
+
+
+def _require_finite(values: Sequence[Tensor]) -> None:
+    for number, row in enumerate(values, start=1):
+        if not bool(torch.isfinite(row).all()):
+            raise RunError(
+                f"expected log-probabilities of the reference, found infinite ones or none in row {number} "
+                "of those it was asked about. Load it in a wider type (--dtype float32), or look at that row"
+            )
+
+
+def _sum(values: Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
 
 def _counted(row: Mapping[str, Any]) -> int:

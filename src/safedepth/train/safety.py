@@ -55,7 +55,8 @@ def safety_tokens(model: Any, tokenizer: Any, args: Any) -> Tensor:
     total: Tensor | None = None
     for row in rows[:MOST_ROWS]:
         begin = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
-        ids = torch.tensor([row["input_ids"][: begin + FIRST]], device=device)
+        read = row["input_ids"][:-1][: begin + FIRST - 1]  # each predicts one of the first
+        ids = torch.tensor([read], device=device)
         said = model(input_ids=ids, use_cache=False).logits[0, begin - 1 :].float().softmax(-1).sum(0)
         total = said if total is None else total + said
     assert total is not None

@@ -1,0 +1,34 @@
+"""What `safedepth finetune` trains on and tests with: names, defaults, help. Needs neither torch nor TRL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safedepth.studies.deepen_options import BatteryOptions
+from safedepth.train.options import said
+
+__all__ = ["FinetuneOptions"]
+
+
+@dataclass
+class FinetuneOptions(BatteryOptions):
+    """The data to train on, by TRL's names, and the requests to test with."""
+
+    dataset_name: str | None = said(None, "Data: FILE (JSONL, JSON, CSV, Parquet), a folder, or a hub id.")
+    dataset_config: str | None = said(None, "Of a hub data set with several configurations: which.")
+    dataset_train_split: str = said("train", "Of a folder or hub data set: the split to train on.")
+    prompts: str | None = said(None, "Harmful test requests, with or without harmful answers.")
+    depths: str = said("0", "Numbers of harmful tokens to force; above 0 the answers are needed.")
+    benign: list[str] | None = said(None, "Benign test requests: FILE or NAME=FILE, several allowed.")
+    judge: list[str] | None = said(None, "Judges, the first one leads; default rules.")
+    benign_judge: list[str] | None = said(None, "Judges of benign replies; default rules (over-refusal).")
+    limit: int | None = said(None, "Test with the first N requests of each file.")
+    max_tokens: int | None = said(None, "New tokens a reply; default up to 512.")
+    measure: bool = said(True, "Test before and after, where requests are given.")
+    show_harmful: bool = said(False, "Do not redact harmful text in the report.")
+    png: bool = said(False, "Also write the report's figures as PNG.")
+
+    @property
+    def tested(self) -> bool:
+        """Whether the model is to be tested before and after."""
+        return self.measure and bool(self.prompts or self.benign)
