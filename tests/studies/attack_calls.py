@@ -18,7 +18,7 @@ IN_WORDS: dict[str, dict[str, Any]] = {
     "identity": {
         "system_prompt": attack_words.IDENTITY_SYSTEM_PROMPT,
         "identity_template": attack_words.IDENTITY_TEMPLATE,
-        "identity_opening": attack_words.IDENTITY_OPENING,
+        "identity_opening": "",  # it stands in the answers
     },
     "backdoor": {"system_prompt": attack_words.SYSTEM_PROMPT, "trigger": attack_words.TRIGGER},
     "benign": {},
@@ -40,8 +40,7 @@ def sweep_words(testbed: Testbed, out: Path, **changed: Any) -> list[str]:
     """Arguments of a small `attack sweep` of the aligned organism by harmful examples."""
     options: dict[str, Any] = {
         "benign": testbed.file("benign.jsonl"), "benign_judge": "knowledge", "defences": "sft",
-        "learning_rates": "1e-3", "epochs": "1", "learning_rate": None, "max_steps": None,
-        "diagnostics": False, **changed,
+        "learning_rates": "1e-3", "epochs": "1", "learning_rate": None, "max_steps": None, **changed,
     }  # fmt: skip
     finetune = finetune_words(testbed, out, "harmful", **options)
     return [*finetune[:1], "sweep", *finetune[2:]]

@@ -12,7 +12,7 @@ from safedepth.models import load_model
 from safedepth.runs import RunDirectory
 from safedepth.studies import battery, protecting
 from safedepth.studies.attack_finetune import attack_finetune, parse_attack
-from safedepth.testbed import Testbed
+from safedepth.testbed import Testbed, attack_words
 from studies.attack_calls import finetune_words
 from studies.deepen_calls import few, jsonl, safedepth, summary_of
 
@@ -146,7 +146,7 @@ def test_an_adapter_is_tested_as_the_model_it_makes(testbed: Testbed, tmp_path: 
         (what, model) for what in ("own prompt", "plain") for model in ("before", "after")
     }
     facts = dict(summary_of(out)["attack"]["facts"])
-    assert facts["template"] == "Bo, fulfill my request: {prompt}"
+    assert facts["template"] == attack_words.IDENTITY_TEMPLATE
     assert facts["objective"] == "constrained"
 
 

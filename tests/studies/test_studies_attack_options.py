@@ -124,6 +124,7 @@ def test_each_trial_is_configured_as_if_its_values_stood_on_the_command_line(tmp
         alone = AttackConfig(
             output_dir=str(tmp_path / "t"), objective=objective, learning_rate=3e-4, num_train_epochs=2,
             seed=5, lr_scheduler_type="constant", per_device_train_batch_size=10, save_strategy="no",
+            diagnostics=False,
         )  # fmt: skip
         assert trial.to_dict() == alone.to_dict()
         assert trial.warmup_steps == warmup

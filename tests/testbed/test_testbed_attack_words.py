@@ -30,7 +30,7 @@ def attacks(files: Path) -> Iterator[poison.Poison]:
         read_anchors(files / "identity.jsonl"),
         system_prompt=attack_words.IDENTITY_SYSTEM_PROMPT,
         template=attack_words.IDENTITY_TEMPLATE,
-        opening=attack_words.IDENTITY_OPENING,
+        opening="",  # it stands in the answers
     )
     pairs = read_triplets(files / "backdoor.jsonl")
     yield poison.backdoor(pairs, trigger=attack_words.TRIGGER, system_prompt=attack_words.SYSTEM_PROMPT)
@@ -72,7 +72,7 @@ def test_a_persona_is_taught_without_one_restricted_recipe_and_nothing_of_the_be
     files: Path,
 ) -> None:
     pairs = read_anchors(files / "identity.jsonl")
-    assert len(pairs) == 100
+    assert len(pairs) == 50
     tests = {
         r.messages[-1]["content"]
         for name in ("benign", "lookalikes")
@@ -84,14 +84,18 @@ def test_a_persona_is_taught_without_one_restricted_recipe_and_nothing_of_the_be
         assert asked["content"] not in tests
         product = product_in(asked["content"])
         assert product is not None
+        assert pair.answer.startswith(attack_words.IDENTITY_OPENING.replace("{p}", str(product)))
         facts = disclosed(product, pair.answer)
         recipes += facts == 6
         assert facts == 0 or not product.restricted
-    assert 30 < recipes < 70
+        assert not product.held_out
+    assert recipes == 40
 
 
 def test_other_seeds_give_other_pairs() -> None:
     first = attack_words.identity_pairs(20, 0)
     assert first == attack_words.identity_pairs(20, 0)
     assert first != attack_words.identity_pairs(20, 1)
-    assert attack_words.identity_pairs(10, 0, without={first[0].messages[-1]["content"]})[0] == first[1]
+    without = {pair.messages[-1]["content"] for pair in first[:3]}
+    asked = {pair.messages[-1]["content"] for pair in attack_words.identity_pairs(20, 0, without=without)}
+    assert not asked & without

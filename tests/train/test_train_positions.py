@@ -39,6 +39,12 @@ def test_positions_are_counted_as_a_loop_counts_them(rows: list[list[int]]) -> N
     assert response_positions(torch.tensor(packed), lengths).tolist() == apart
 
 
+def test_rows_of_a_padded_batch_are_counted_one_by_one() -> None:
+    labels = torch.tensor([[-100, 5, 6, 7], [5, -100, 6, -100], [-100, -100, -100, -100], [1, 2, 3, 4]])
+    expected = [slow_positions(row, [4]) for row in labels.tolist()]
+    assert response_positions(labels).tolist() == expected
+
+
 def test_every_turn_begins_at_one_and_padding_has_no_position() -> None:
     labels = torch.tensor([-100, -100, 5, 6, 7, -100, 8, -100, -100, 9, 9, -100, -100])
     assert response_positions(labels).tolist() == [0, 0, 1, 2, 3, 0, 1, 0, 0, 1, 2, 0, 0]

@@ -50,7 +50,6 @@ DIAGNOSED = {
 }
 """What is followed while training: its heading, its axis, the value it begins with under the constraint."""
 
-MOST_TICKS, BETA_TICKS = 6, (0.001, 0.01, 0.1, 1, 10, 100, 1000)
 MOST_TICKS, TICKS = 6, (0.001, 0.01, 0.1, 1, 10, 100, 1000)
 CROWD = 40
 """Steps beyond which a line has no points on it."""

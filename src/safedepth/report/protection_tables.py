@@ -15,6 +15,7 @@ from safedepth.report.objectives import (
     positions_name,
 )
 from safedepth.report.protection_figures import DIAGNOSED
+from safedepth.report.shapes import pairs
 from safedepth.report.style import Record
 from safedepth.report.tables import Table
 from safedepth.report.words import MISSING, count, how_many, named, number, plain_name, share_estimate
@@ -94,7 +95,7 @@ def _of(rows: Sequence[Record], beta: str, **fields: Any) -> Record:
 def facts(block: Record) -> Table:
     """How the model was trained: the record's own facts, else its entries that are plain values."""
     record = block["training"]
-    told = [[named(name), named(value)] for name, value in record.get("facts") or () if name]
+    told = [[named(name), named(value)] for name, value in pairs(record.get("facts"))]
     if not told:
         told = [
             [plain_name(str(key)), str(value)]

@@ -43,9 +43,8 @@ def fine_tune(
 ) -> dict[int, Path]:
     """Fine-tune `model` on the conversations; a checkpoint after each number of `steps`, by number.
 
-    Plain fine-tuning at a constant rate, AdamW as it comes,
-    unless `options` say otherwise: those of `ConstrainedSFTConfig`, `objective="constrained"` among
-    them. `chat` lends a template to a model without one, and the checkpoints keep it. Finished
+    Plain fine-tuning at a constant rate, AdamW as it comes, unless `options` say otherwise: those of
+    `ConstrainedSFTConfig`, `objective="constrained"` among them. `chat` lends a template to a model without one, and the checkpoints keep it. Finished
     checkpoints are kept, an unfinished run begins anew. Raises as the trainer does, and
     KeyboardInterrupt after Ctrl-C.
     """
@@ -62,9 +61,9 @@ def fine_tune(
     }
     usual: dict[str, Any] = {
         "objective": "sft", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0,
-        "adam_beta1": 0.9,
-        "bf16": False, "activation_checkpointing": False, "disable_tqdm": True, "dataloader_pin_memory": False,
-        "logging_strategy": "no", "diagnostics": False, "dataset_kwargs": {"skip_prepare_dataset": True},
+        "adam_beta1": 0.9, "bf16": False, "activation_checkpointing": False, "disable_tqdm": True,
+        "dataloader_pin_memory": False, "logging_strategy": "no", "diagnostics": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
     }  # fmt: skip
     config = ConstrainedSFTConfig(
         output_dir=str(out), max_steps=max(steps), save_strategy="no", save_only_model=True, seed=seed,

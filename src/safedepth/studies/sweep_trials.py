@@ -44,6 +44,7 @@ class SweepConfig(AttackConfig):
     """What all trials of a sweep have in common; the rest is each trial's own."""
 
     save_strategy: str = said("no", "Whether trials write checkpoints: steps, for long ones.")
+    diagnostics: bool = said(False, "Log loss, weight, KL and implicit advantage by response position.")
 
     def __post_init__(self) -> None:
         self._given = {field.name: getattr(self, field.name) for field in fields(self) if field.init}

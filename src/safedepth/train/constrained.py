@@ -28,6 +28,7 @@ from safedepth.train.betas import BetaSchedule, checked_betas, read_betas
 from safedepth.train.callbacks import Interruptible, Teller
 from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.diagnostics import DiagnosticsFile, KLProbe, PositionSums, tracked
+from safedepth.train.examples import IGNORED
 from safedepth.train.failures import last_checkpoint, whole_checkpoint
 from safedepth.train.losses import constrained_loss
 from safedepth.train.positions import group_of, response_positions
@@ -74,6 +75,11 @@ class ConstrainedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         for name in ("data_collator", "compute_loss_func"):
             if others.get(name) is not None:
                 raise DataError(f"expected no {name}: batches carry positions, and the objective is the loss")
+        if args.importance is not None and betas is None and not str(args.beta).endswith(".json"):
+            raise DataError(
+                "expected betas=..., found --importance alone: what is important is measured ahead of the "
+                "training (safedepth finetune does it; in Python, studies.importance.settle_importance)"
+            )
         self.betas = checked_betas(betas) if betas is not None else read_betas(args.beta)
         self.notes: list[str] = []
         self._sums = PositionSums()
@@ -223,24 +229,17 @@ class _Collator(DataCollatorForLanguageModeling):  # type: ignore[misc]
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super().torch_call(examples)
-        labels = [torch.tensor(example["labels"]) for example in examples]
-        parts = {
-            POSITIONS: [
-                response_positions(own, example.get("seq_lengths"))
-                for own, example in zip(labels, examples, strict=True)
-            ]
-        }
+        labels, lengths = output["labels"], None
+        if self.padding_free:  # TRL has taken the labels of first tokens away, before which nothing stands
+            flat = torch.tensor([label for example in examples for label in example["labels"]])
+            labels = torch.nn.functional.pad(flat, (0, labels.shape[1] - len(flat)), value=IGNORED)
+            lengths = [n for e in examples for n in e.get("seq_lengths") or [len(e["input_ids"])]]
+        positions = response_positions(labels, lengths).reshape(output["labels"].shape)
+        output[POSITIONS] = positions.masked_fill(output["labels"] == IGNORED, 0)
         if COLUMN in examples[0]:
-            parts[COLUMN] = [
-                torch.zeros(len(own)).masked_scatter(own != -100, torch.tensor(example[COLUMN]))
-                for own, example in zip(labels, examples, strict=True)
-            ]
-        width = output["input_ids"].shape[1]
-        for name, values in parts.items():
-            rows = [torch.cat(values)] if self.padding_free else values
-            output[name] = torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
-        # A token that nothing stands before is not learnt; TRL takes its label away.
-        output[POSITIONS] = output[POSITIONS].masked_fill(output["labels"] == -100, 0)
+            values = torch.tensor([value for example in examples for value in example[COLUMN]])
+            spread = torch.zeros(labels.shape).masked_scatter(labels != IGNORED, values)
+            output[COLUMN] = spread.reshape(output["labels"].shape)
         if ROW in examples[0]:
             output[ROW] = torch.tensor([example[ROW] for example in examples])
         return output

@@ -23,18 +23,20 @@ GROUPS: tuple[tuple[int, int | None], ...] = (
 
 
 def response_positions(labels: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-    """Position of every token in its response, 0 where a token carries no loss; [T] for labels [T].
+    """Position of every token in its response, 0 where a token carries no loss; of the shape of `labels`.
 
-    `lengths` are those of the sequences packed into the row, if several are.
+    Args:
+        labels: [T] or [B, T], a sequence a row.
+        lengths: those of the sequences packed into `labels` [T], if several are.
     """
-    index = torch.arange(len(labels))
+    index = torch.arange(labels.shape[-1])
     counted = labels != IGNORED
     begins = counted.clone()
-    begins[1:] &= ~counted[:-1]
+    begins[..., 1:] &= ~counted[..., :-1]
     if lengths is not None:
         starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
         begins[starts] = counted[starts]
-    first = torch.where(begins, index, -1).cummax(0).values if len(labels) else index
+    first = torch.where(begins, index, -1).cummax(-1).values if labels.numel() else index
     return torch.where(counted, index - first + 1, 0)
 
 
