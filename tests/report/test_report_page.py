@@ -4,54 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from report.markup import Skeleton, visible
 from report.synthetic_deepening import deepening
 from report.synthetic_protection import finetuned_replies, finetuning_summary, make_finetuning_run
 from report.synthetic_run import ATTACK, REFUSAL, SECRET, make_run, summary
 from safedepth.errors import RunError
 from safedepth.report import build_report
 from safedepth.runs import RunDirectory
-
-
-class Skeleton(HTMLParser):
-    """Elements of a page with their attributes, and the text of each script."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self._open = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open = tag == "script"
-        if self._open:
-            self.scripts.append((dict(attrs), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = False
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
-
-
-def visible(page: Path) -> str:
-    """The page's text as a reader sees it, on one line."""
-    body = re.sub(r"<(script|style)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def test_what_the_run_says_is_text_and_never_markup(reproduction: Path) -> None:
