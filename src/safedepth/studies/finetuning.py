@@ -44,9 +44,9 @@ def fine_tune(
     """Fine-tune `model` on the conversations; a checkpoint after each number of `steps`, by number.
 
     Plain fine-tuning at a constant rate, AdamW as it comes, unless `options` say otherwise: those of
-    `ConstrainedSFTConfig`, `objective="constrained"` among them. `chat` lends a template to a model without one, and the checkpoints keep it. Finished
-    checkpoints are kept, an unfinished run begins anew. Raises as the trainer does, and
-    KeyboardInterrupt after Ctrl-C.
+    `ConstrainedSFTConfig`, `objective="constrained"` among them. `chat` lends a template to a model
+    without one, and the checkpoints keep it. Finished checkpoints are kept, an unfinished run begins
+    anew. Raises as the trainer does, and KeyboardInterrupt after Ctrl-C.
     """
     places = {step: out / f"checkpoint-{step}" for step in steps}
     if (out / DONE).exists():
