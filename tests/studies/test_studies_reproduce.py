@@ -28,7 +28,9 @@ def summary(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory, worker_i
 
 def test_the_claims_hold_on_the_organisms(summary: dict[str, Any]) -> None:
     claims = {claim["id"]: claim["holds"] for claim in summary["claims"]}
-    assert claims == dict.fromkeys(("C1", "C2", "C3", "C4", "C9", "C10", "C12", "C13"), True)
+    assert claims.pop("C17") in (True, None)  # what the constraint costs: one seed may not decide it
+    measured = ("C1", "C2", "C3", "C4", "C7", "C8", "C9", "C10", "C12", "C13", "C14", "C15", "C16", "C18")
+    assert claims == dict.fromkeys(measured, True)
     assert all(claim["low"] <= claim["value"] <= claim["high"] for claim in summary["claims"])
 
 

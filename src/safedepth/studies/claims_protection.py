@@ -199,8 +199,9 @@ def keeps_utility(evidence: ProtectionEvidence) -> Claim:
         "C17", "... and keeps downstream utility where answers begin as the model's own: change in utility.",
         "Samsum 51.7 to 50.1, SQL 99.1 to 98.5, GSM8k 41.7 to 37.4",
         inside.value, inside.low, inside.high, "utility",
-        f"where answers begin as the model's own, the paired loss lies within {100 * MARGIN:.0f} points",
-        None if inside.low is None else inside.low > -MARGIN,
+        f"where answers begin as the model's own, the paired interval of the loss lies within "
+        f"{100 * MARGIN:.0f} points; undecided where it reaches over them",
+        _within_margin(inside),
         f"{shown} (plain to constrained); where they begin otherwise the change is {_signed(outside)}",
     )  # fmt: skip
 
@@ -228,6 +229,13 @@ def uniform_does_not(evidence: ProtectionEvidence) -> Claim:
         f"% harmful: even 0.1 {rates['0.1']}, even 4 {rates['4']}; utility of {task}: even 0.1 "
         f"{useful['0.1']}, even 4 {useful['4']}",
     )  # fmt: skip
+
+
+def _within_margin(change: Estimate) -> bool | None:
+    """Whether a loss is within the margin; None where the interval decides neither way."""
+    if change.low is None or change.high is None or change.low <= -MARGIN <= change.high:
+        return None
+    return change.low > -MARGIN
 
 
 def _percent(value: float | None) -> str:
