@@ -18,14 +18,12 @@ from transformers import PrinterCallback, TrainerCallback
 from safedepth.chat import ChatFormat
 from safedepth.models import load_chat
 from safedepth.nouns import Anchor, Progress
+from safedepth.studies.organism_finetuning import DONE
 from safedepth.train.constrained import ConstrainedSFTTrainer
 from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.examples import anchor_example, opened_anchor
 
-__all__ = ["DONE", "fine_tune"]
-
-DONE = "done"
-"""Written last: every checkpoint is there."""
+__all__ = ["fine_tune"]
 
 
 def fine_tune(

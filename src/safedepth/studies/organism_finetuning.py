@@ -41,6 +41,9 @@ TASKS: Mapping[str, str] = {"summary": "rouge1", "query": "rouge1", "sum": "fina
 CHOSEN_ON = 48
 """The file's first prompts: settings were chosen on them, so that what is reported is from the others."""
 
+DONE = "done"
+"""What `fine_tune` leaves last: every checkpoint is there."""
+
 REPLIES, UTILITY, DYNAMICS = "replies.parquet", "utility.parquet", "dynamics.parquet"
 
 CURVE = "steps"
@@ -131,6 +134,10 @@ class FineTunings:
         """Where its checkpoints and tables are."""
         return self.folder / "finetuned" / todo.name
 
+    def are_trained(self, todos: Sequence[FineTuning]) -> bool:
+        """Whether every checkpoint is there."""
+        return all((self.place(todo) / DONE).is_file() for todo in todos)
+
     def are_measured(self, todos: Sequence[FineTuning]) -> bool:
         """Whether every table is there."""
         curves = [self.place(todo) / DYNAMICS for todo in todos if todo.name == CURVE]
@@ -171,12 +178,13 @@ class FineTunings:
             )  # fmt: skip
             progress("fine-tuning organisms", done, len(todos))
 
-    def ask(self, todos: Sequence[FineTuning], progress: Progress) -> None:
+    def ask(self, todos: Sequence[FineTuning], progress: Progress | None) -> None:
         """Ask every checkpoint, and leave the tables."""
         for done, todo in enumerate(todos, start=1):
             if not (self.place(todo) / REPLIES).is_file():
                 self._ask(todo)
-            progress("replies of fine-tuned organisms", done, len(todos))
+            if progress is not None:
+                progress("replies of fine-tuned organisms", done, len(todos))
 
     def _ask(self, todo: FineTuning) -> None:
         import pandas as pd
@@ -271,10 +279,13 @@ class FineTunings:
 
 
 def fine_tune_and_ask(work: FineTunings, todos: Sequence[FineTuning], *, progress: Progress) -> None:
-    """Train and ask, in a process of its own."""
+    """Train all, look into the curve and ask every other one, in a process of its own.
+
+    The others are for the first process to ask, which by then has its own measurements done.
+    """
     import torch
 
     torch.set_num_threads(1)
     work.train(todos, progress)
-    work.ask(todos, progress)
     work.measure(todos)
+    work.ask(todos[1::2], progress)

@@ -39,7 +39,7 @@ from safedepth.studies.reproduce_protection import (
     protection_summary,
 )
 from safedepth.studies.target import Target, open_target
-from safedepth.testbed import KNOWN_DEPTHS, ORGANISMS, Testbed, build_testbed
+from safedepth.testbed import KNOWN_DEPTHS, Testbed, build_testbed
 
 __all__ = ["ReproduceConfig", "reproduce"]
 
@@ -97,7 +97,7 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
     """Build one seed's organisms and measure them; what the run holds already is not done again."""
     testbed = build_testbed(
         run.path / "testbed" / f"seed-{seed}",
-        organisms=ORGANISMS,
+        organisms=("base", "aligned", *(f"depth-{depth}" for depth in KNOWN_DEPTHS)),
         seed=seed,
         tokenizer=config.tokenizer,
         progress=progress,
@@ -110,6 +110,8 @@ def _measure(config: ReproduceConfig, run: RunDirectory, seed: int, progress: Pr
         work.append((fine_tune_and_ask, (finetunings, PROTECTED)))
     with closing(Beside([do for do, _ in work], [given for _, given in work])) as training:
         measured = _measured(config, run, testbed, seed, training, progress)
+        training.wait(progress, until=lambda: finetunings.are_trained(PROTECTED))
+        finetunings.ask(PROTECTED[::2], progress)
         training.wait(progress)
     return measured(measure_protection(run, finetunings))
 
