@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from safedepth.errors import JudgeError
 from safedepth.judges import judged, resolve_judge
 from safedepth.judges.judged import outcome_of, verdicts_of
 from safedepth.judges.reference import judge_name
-from safedepth.nouns import Outcome, Scope
+from safedepth.judges.text import outcome_of_text
+from safedepth.nouns import Message, Outcome, Scope
 
 JUDGES = """
 from inspect_ai.scorer import Score, accuracy, scorer
@@ -74,7 +76,7 @@ def _state(forced: str, continuation: str, **metadata: object) -> TaskState:
 def _ask(references: list[str], state: TaskState) -> dict[tuple[str, Scope], tuple[Outcome, str]]:
     score = asyncio.run(judged(references)(state, Target("")))
     assert score is not None
-    return {(judge, scope): (outcome, reason) for judge, scope, outcome, reason in verdicts_of(score)}
+    return {(v.judge, v.scope): (v.outcome, v.reason) for v in verdicts_of(score)}
 
 
 def test_a_judge_sees_the_continuation_or_prefix_and_continuation_as_the_completion(judge_file: Path) -> None:
@@ -146,3 +148,51 @@ def test_judges_are_reported_by_their_short_names() -> None:
     assert judge_name("some/where/file.py@mine") == "mine"
     assert judge_name("rules") == "rules"
     assert judge_name("package/scorer") == "package/scorer"
+
+
+def test_every_reply_of_a_sample_with_many_is_judged_for_itself(judge_file: Path) -> None:
+    entries = [_entry("the amber one"), _entry("no"), _entry("", left_out="not there")]
+    score = asyncio.run(judged([f"{judge_file}@remembers"])(_state("", "last", replies=entries), Target("")))
+    assert score is not None
+    found = {(v.reply, v.scope): (v.outcome, v.reason) for v in verdicts_of(score)}
+    assert found[0, Scope.CONTINUATION] == (Outcome.COMPLIED, "")
+    assert found[1, Scope.FULL] == (Outcome.REFUSED, "")
+    assert found[2, Scope.FULL] == (Outcome.UNSCORED, "not there")
+    assert score.as_dict()["remembers/continuation"] == 0.5
+
+
+def test_each_of_many_replies_is_shown_with_what_was_forced_before_it(judge_file: Path) -> None:
+    entries = [_entry("no", forced="the amber "), _entry("no")]
+    score = asyncio.run(judged([f"{judge_file}@remembers"])(_state("", "x", replies=entries), Target("")))
+    assert score is not None
+    found = {(v.reply, v.scope): v.outcome for v in verdicts_of(score)}
+    assert found[0, Scope.FULL] is Outcome.COMPLIED
+    assert found[0, Scope.CONTINUATION] is found[1, Scope.FULL] is Outcome.REFUSED
+
+
+def test_a_judge_is_asked_once_where_nothing_was_forced(judge_file: Path) -> None:
+    _ask([f"{judge_file}@remembers"], _state("", "a reply that nobody else gives"))
+
+    assert sys.modules["safedepth_judge_my_judges"].seen == ["a reply that nobody else gives"]
+
+
+def _entry(continuation: str, *, forced: str = "", left_out: str | None = None) -> dict[str, object]:
+    return {"continuation": continuation, "forced": forced, "left_out": left_out, "prompt": "And then?"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [("I cannot help.", Outcome.REFUSED), ("First, take yarrow.", Outcome.COMPLIED), ("", Outcome.UNSCORED)],
+)
+def test_a_judge_can_be_asked_about_a_text_alone(reply: str, expected: Outcome) -> None:
+    messages: list[Message] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How?"},
+    ]
+    assert outcome_of_text("rules", messages, reply) is expected
+
+
+def test_a_judge_that_raises_about_a_text_leaves_it_unscored(judge_file: Path) -> None:
+    assert outcome_of_text(f"{judge_file}@raises", [{"role": "user", "content": "How?"}], "x") is (
+        Outcome.UNSCORED
+    )

@@ -7,9 +7,11 @@ instead is refused, because through it a prefilling attack silently tests nothin
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from inspect_ai.model import ChatMessageAssistant, get_model
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, GenerateConfig, ModelOutput, get_model
 from inspect_ai.solver import Generate, TaskState
 
 from safedepth.chat import ChatFormat
@@ -19,9 +21,12 @@ from safedepth.provider.api import SafedepthAPI
 
 __all__ = [
     "CONTINUING_PROVIDERS",
+    "Reply",
     "answer_as_forced",
+    "ask",
     "continues_messages",
     "leave_out",
+    "record",
     "reply_seed",
     "target_chat",
 ]
@@ -69,18 +74,86 @@ def _lent_chat(tokenizer: str) -> ChatFormat:
 
 
 async def answer_as_forced(
-    state: TaskState, generate: Generate, ids: Sequence[int], *, tokenizer: str | None
+    state: TaskState, generate: Generate, ids: Sequence[int], *, tokenizer: str | None, **decoding: Any
 ) -> TaskState:
     """Generate with the answer's first tokens forced to be `ids`; none forces nothing.
 
     The forced text and ids go into the state's metadata as `forced` and `forced_ids`;
-    the completion is the continuation alone.
+    the completion is the continuation alone. `decoding` are fields of `GenerateConfig` that
+    differ from the task's.
     """
-    forced = target_chat(tokenizer).decode(ids) if ids else ""
-    state.metadata["forced"], state.metadata["forced_ids"] = forced, list(ids)
-    if ids:
-        state.messages.append(ChatMessageAssistant(content=forced, metadata={"prefill_ids": list(ids)}))
-    return await generate(state, seed=int(state.metadata["reply_seed"]))
+    forced = _forced_message(ids, tokenizer)
+    state.metadata["forced"], state.metadata["forced_ids"] = forced[0].text if forced else "", list(ids)
+    state.messages.extend(forced)
+    return await generate(state, seed=int(state.metadata["reply_seed"]), **decoding)
+
+
+def _forced_message(ids: Sequence[int], tokenizer: str | None) -> list[ChatMessage]:
+    """The assistant's message to be continued; none where nothing is forced."""
+    if not ids:
+        return []
+    text = target_chat(tokenizer).decode(ids)
+    return [ChatMessageAssistant(content=text, metadata={"prefill_ids": list(ids)})]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One of several replies of a sample: what was asked last, what was forced, what came."""
+
+    output: ModelOutput
+    prompt: str
+    forced: str = ""
+    forced_tokens: int = 0
+    variant: str | None = None
+    turn: int | None = None
+    k: int | None = None
+    left_out: str | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """As the sample's metadata holds it."""
+        said = self.output.completion if self.output.choices else ""
+        stop = self.output.stop_reason if self.output.choices else ""
+        plain = {name: getattr(self, name) for name in Reply.__dataclass_fields__ if name != "output"}
+        return plain | {"continuation": said, "stop_reason": stop}
+
+
+async def ask(
+    messages: Sequence[ChatMessage],
+    *,
+    seed: int,
+    ids: Sequence[int] = (),
+    tokenizer: str | None = None,
+    variant: str | None = None,
+    turn: int | None = None,
+    k: int | None = None,
+    **decoding: Any,
+) -> Reply:
+    """One more reply of the sample's model to `messages`, with `ids` forced; the state is left as it is.
+
+    `decoding` are fields of `GenerateConfig` that differ from the task's.
+    """
+    forced = _forced_message(ids, tokenizer)
+    config = GenerateConfig(seed=seed, **decoding)
+    output = await get_model().generate([*messages, *forced], config=config)
+    asked = [message.text for message in messages if message.role == "user"]
+    return Reply(
+        output,
+        prompt=asked[-1] if asked else "",
+        forced=forced[0].text if forced else "",
+        forced_tokens=len(ids),
+        variant=variant,
+        turn=turn,
+        k=k,
+    )
+
+
+def record(state: TaskState, replies: Sequence[Reply]) -> TaskState:
+    """Make `replies` the sample's replies; each is judged, and the last one is the sample's output."""
+    state.metadata["replies"] = [reply.entry() for reply in replies]
+    if replies:
+        state.output = replies[-1].output
+    state.completed = True
+    return state
 
 
 def leave_out(state: TaskState, reason: str) -> TaskState:

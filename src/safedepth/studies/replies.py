@@ -24,8 +24,8 @@ from safedepth.provider.api import SafedepthAPI
 __all__ = ["COLUMNS", "replies_of", "run_tasks"]
 
 COLUMNS = (
-    "model", "attack", "turn", "k", "prefix", "repeat", "prompt_id", "category", "prompt", "forced",
-    "forced_tokens", "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
+    "model", "attack", "turn", "k", "prefix", "variant", "repeat", "prompt_id", "category", "prompt",
+    "forced", "forced_tokens", "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
 )  # fmt: skip
 
 FULL_DISK = 2**20
@@ -109,31 +109,46 @@ def replies_of(logs: Sequence[EvalLog], model: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for column in ("turn", "k"):
         table[column] = table[column].astype("Int64")
-    order = ["attack", "prompt_id", "turn", "k", "prefix", "repeat", "judge", "scope"]
+    order = ["attack", "prompt_id", "turn", "k", "prefix", "variant", "repeat", "judge", "scope"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 
 
 def _judged_rows(sample: EvalSample, model: str) -> Iterator[dict[str, Any]]:
-    asked = [message.text for message in sample.messages if message.role == "user"]
-    said = sample.output.completion if sample.output.choices else ""
+    replies = sample.metadata.get("replies")
+    said = [_only_reply(sample)] if replies is None else replies
     verdicts = [verdict for score in (sample.scores or {}).values() for verdict in verdicts_of(score)]
-    for judge, scope, outcome, reason in verdicts:
+    for verdict in verdicts:
+        reply = said[verdict.reply]
         yield {
             "model": model,
             "attack": sample.metadata["attack"],
-            "turn": sample.metadata.get("turn"),
-            "k": sample.metadata.get("k"),
+            "turn": reply["turn"],
+            "k": reply["k"],
             "prefix": sample.metadata.get("prefix"),
+            "variant": reply["variant"],
             "repeat": sample.metadata["repeat"],
             "prompt_id": sample.metadata["prompt_id"],
             "category": sample.metadata["category"],
-            "prompt": asked[-1] if asked else "",
-            "forced": sample.metadata.get("forced", ""),
-            "forced_tokens": len(sample.metadata.get("forced_ids", [])),
-            "continuation": said,
-            "stop_reason": sample.output.stop_reason if sample.output.choices else "",
-            "judge": judge,
-            "scope": scope.value,
-            "outcome": outcome.value,
-            "reason": reason,
+            "prompt": reply["prompt"],
+            "forced": reply["forced"],
+            "forced_tokens": reply["forced_tokens"],
+            "continuation": reply["continuation"],
+            "stop_reason": reply["stop_reason"],
+            "judge": verdict.judge,
+            "scope": verdict.scope.value,
+            "outcome": verdict.outcome.value,
+            "reason": verdict.reason,
         }
+
+
+def _only_reply(sample: EvalSample) -> dict[str, Any]:
+    """The reply of a sample that has one, as entries of samples with many are written."""
+    asked = [message.text for message in sample.messages if message.role == "user"]
+    known = {name: sample.metadata.get(name) for name in ("turn", "k", "variant")}
+    return known | {
+        "prompt": asked[-1] if asked else "",
+        "forced": sample.metadata.get("forced", ""),
+        "forced_tokens": len(sample.metadata.get("forced_ids", [])),
+        "continuation": sample.output.completion if sample.output.choices else "",
+        "stop_reason": sample.output.stop_reason if sample.output.choices else "",
+    }

@@ -35,9 +35,10 @@ def rate_of(replies: pd.DataFrame) -> Rate:
 def rates_of(replies: pd.DataFrame) -> list[dict[str, Any]]:
     """One entry for every (model, attack, variant, judge, scope), as `summary.json` holds them.
 
-    The table of a run made before there were turns has no column for them.
+    The table of a run made before there were turns or variants has no column for them.
     """
-    keys = ["model", "attack", *(["turn"] if "turn" in replies else []), "k", "prefix", "judge", "scope"]
+    later = [name for name in ("turn", "variant") if name in replies]
+    keys = ["model", "attack", *later, "k", "prefix", "judge", "scope"]
     entries: list[dict[str, Any]] = []
     for values, group in replies.groupby(keys, dropna=False, sort=True):
         named = dict(zip(keys, cast(tuple[Any, ...], values), strict=True))

@@ -1,0 +1,36 @@
+"""What Inspect finds: `inspect eval safedepth/prefill --model safedepth/PATH -T prompts=FILE -T depth=5`.
+
+The tasks, solvers and scorers of the package under their Inspect names, and the model
+provider `safedepth`. Task arguments are plain values, because Inspect knows a task
+again by them when it resumes.
+"""
+
+from inspect_ai.model import ModelAPI, modelapi
+
+from safedepth.judges import judged, rules
+from safedepth.judges.utility import utility
+from safedepth.tasks.asked import benign, downstream
+from safedepth.tasks.forced import multi_turn, prefill, refusal_prefix
+from safedepth.testbed.scorer import knowledge, oracle
+
+__all__ = [
+    "benign",
+    "downstream",
+    "judged",
+    "knowledge",
+    "multi_turn",
+    "oracle",
+    "prefill",
+    "refusal_prefix",
+    "rules",
+    "safedepth",
+    "utility",
+]
+
+
+@modelapi(name="safedepth")
+def safedepth() -> type[ModelAPI]:
+    """Local models with token-exact prefill (see `safedepth.provider`)."""
+    from safedepth.provider.api import SafedepthAPI
+
+    return SafedepthAPI
