@@ -1,9 +1,9 @@
 """What an attacker who keeps the worst finds: by hand on small tables."""
 
 import pytest
-from synthetic_tables import replies, table
 
 from safedepth.studies.attack_tables import attacks_block, decoding_block, worst_rate
+from studies.synthetic_tables import replies, table
 
 
 def _decoded() -> list[object]:
