@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safedepth.data import file_sha256, read_prompts
+from safedepth.data import file_sha256, read_prompts, write_prompts
 from safedepth.errors import DataError
 from safedepth.nouns import Message, Prompt
 
@@ -307,3 +307,15 @@ def test_the_hash_of_a_file_is_its_sha256sum(write: Any, tmp_path: Path) -> None
     assert file_sha256(write("p.csv", b"krell\r\n")) == hashlib.sha256(b"krell\r\n").hexdigest()
     with pytest.raises(DataError, match="found nothing there"):
         file_sha256(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("harmful", [ANSWER, None])
+@pytest.mark.parametrize("category", ["", "torins"])
+def test_prompts_written_come_back_as_they_were(tmp_path: Path, harmful: str | None, category: str) -> None:
+    before = (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Say «krell» — and\nthen?"),
+    )
+    prompts = [Prompt("a/t2", before, harmful, category), Prompt("b", before[1:], harmful, category)]
+    write_prompts(tmp_path / "some.jsonl", prompts)
+    assert read_prompts(tmp_path / "some.jsonl") == prompts

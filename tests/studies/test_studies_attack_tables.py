@@ -1,12 +1,15 @@
 """What an attacker who keeps the worst finds: by hand on small tables."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import pytest
 
 from safedepth.studies.attack_tables import attacks_block, decoding_block, worst_rate
 from studies.synthetic_tables import replies, table
 
 
-def _decoded() -> list[object]:
+def _decoded() -> list[Iterable[Mapping[str, Any]]]:
     return [
         replies("aligned", "decoding", "RRRC", variant="temperature 0.5"),
         replies("aligned", "decoding", "CRRC", variant="temperature 1.0"),

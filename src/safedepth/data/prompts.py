@@ -8,6 +8,8 @@ an error with its row: no row is dropped or mended.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +29,7 @@ from safedepth.data.fields import (
 from safedepth.data.rows import Row
 from safedepth.nouns import Message, Prompt
 
-__all__ = ["read_prompts"]
+__all__ = ["read_prompts", "write_prompts"]
 
 LAYOUTS = (
     "expected one of: `prompt` and `harmful` (the harmful answer; without it only `prompt`); `goal` and "
@@ -57,6 +59,20 @@ def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     the limit. Raises DataError, with the row, for everything that cannot be used.
     """
     return read_items(path, limit, _prompts)
+
+
+def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
+    """Write prompts as the JSONL of chats that `read_prompts` reads back to the same prompts.
+
+    A turn of a trajectory comes back as a prompt of its own, with the id it had.
+    """
+    rows = []
+    for prompt in prompts:
+        answer = [] if prompt.harmful is None else [Message(role="assistant", content=prompt.harmful)]
+        category = {"category": prompt.category} if prompt.category else {}
+        rows.append({"id": prompt.id, **category, "messages": [*prompt.messages, *answer]})
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
 
 
 def _prompts(row: Row) -> list[Prompt]:
