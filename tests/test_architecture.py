@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"cli_attack", "cli_dynamics"},
+    {"cli_attack", "cli_audit", "cli_dynamics"},
     {"terminal"},
     {"studies", "tasks", "report"},
     {"attacks"},

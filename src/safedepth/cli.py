@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from safedepth.cli_attack import attack_app
+from safedepth.cli_audit import audit
 from safedepth.cli_dynamics import dynamics
-from safedepth.errors import DataError, SafedepthError
+from safedepth.errors import SafedepthError
 from safedepth.terminal import (
     console,
     escaped,
@@ -38,6 +39,7 @@ testbed_app = typer.Typer(
 )
 app.add_typer(testbed_app, name="testbed")
 app.add_typer(attack_app, name="attack")
+app.command()(audit)
 app.command()(dynamics)
 
 USER_ERROR = 2
@@ -69,59 +71,6 @@ def reproduce(
 
     quiet_libraries()
     config = ReproduceConfig(seeds=tuple(range(seeds)), prompts=prompts, tokenizer=tokenizer)
-    with progress_bars() as progress:
-        run(config, out, progress=progress)
-    finish(out, show_harmful=show_harmful, png=png)
-
-
-@app.command()
-def audit(
-    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
-    prompts: Annotated[
-        str, typer.Option(help="CSV or JSONL with prompt and harmful, AdvBench's columns, or chats.")
-    ],
-    base: Annotated[
-        str | None, typer.Option(help="The unaligned base model, for the KL and refusal prefixes.")
-    ] = None,
-    depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,2,5,10,20,40",
-    judge: Annotated[
-        list[str] | None, typer.Option(help="rules, oracle, package/scorer or file.py@name; repeatable.")
-    ] = None,
-    refusal_prefix: Annotated[
-        list[str] | None, typer.Option(help="A refusal prefix to force; repeatable.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run directory; an interrupted run there is resumed.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Sampled replies per prompt and variant.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 decodes greedily.")] = 0.9,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.6,
-    top_k: Annotated[int, typer.Option(min=1)] = 50,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="New tokens a reply; default up to 512.")
-    ] = None,
-    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
-    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
-) -> None:
-    """Measure how many tokens deep the safety of MODEL goes."""
-    from safedepth.studies.audit import AuditConfig
-    from safedepth.studies.audit import audit as run
-
-    quiet_libraries()
-    chosen: dict[str, Any] = {"prefixes": tuple(refusal_prefix)} if refusal_prefix else {}
-    config = AuditConfig(
-        model=model, prompts=prompts, base=base, depths=_depths(depths), judges=tuple(judge or ["rules"]),
-        limit=limit, repeats=repeats, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k,
-        max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
-        **chosen,
-    )  # fmt: skip
-    out = out or Path("runs") / f"audit-{Path(model).name}"
     with progress_bars() as progress:
         run(config, out, progress=progress)
     finish(out, show_harmful=show_harmful, png=png)
@@ -243,15 +192,6 @@ def doctor() -> None:
     console().print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _depths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise DataError(
-            f"Expected depths as numbers with commas between, such as 0,5,10; found {text!r}."
-        ) from error
 
 
 if __name__ == "__main__":

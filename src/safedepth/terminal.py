@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from safedepth.nouns import Progress
+    from safedepth.studies.attack_cost import Cost
+    from safedepth.studies.attack_plan import Plan
 
 __all__ = [
     "INTERRUPTED",
@@ -24,6 +26,7 @@ __all__ = [
     "print_dynamics",
     "print_finetune_help",
     "print_paired",
+    "print_plan",
     "print_sweep",
     "print_training_help",
     "progress_bars",
@@ -88,6 +91,16 @@ def print_claims(claims: list[dict[str, Any]]) -> None:
         statement = f"[bold]{claim['id']}[/bold] {escaped(claim['statement'])}"
         table.add_row(statement, escaped(claim["paper"]), escaped(ours), words[claim["holds"]])
     console().print(table)
+
+
+def print_plan(plan: Plan, cost: Cost) -> None:
+    """What an audit is about to do and what it costs, before it does."""
+    say(f"Attacks: {', '.join(plan.attacks) or 'none'}")
+    for entry in plan.left_out:
+        say(f"[yellow]Left out:[/yellow] {escaped(entry['what'])}: {escaped(entry['why'])}")
+    say(f"Cost: {cost}.")
+    if "suffix" in plan.attacks:
+        say("A search of suffixes comes on top, unless suffixes were given.")
 
 
 def print_paired(entries: list[dict[str, Any]]) -> None:

@@ -17,7 +17,15 @@ from inspect_ai.model import (
 from safedepth.attacks.forcing import reply_seed
 from safedepth.nouns import Message, Prompt
 
-__all__ = ["prefill_samples", "prefix_samples", "request_samples", "turn_samples"]
+__all__ = [
+    "decoding_samples",
+    "escalation_samples",
+    "placed_samples",
+    "prefill_samples",
+    "prefix_samples",
+    "request_samples",
+    "turn_samples",
+]
 
 
 def prefill_samples(
@@ -65,6 +73,43 @@ def request_samples(prompts: Sequence[Prompt], *, attack: str, repeats: int, see
     """
     return [
         _sample(prompt, attack, repeat, seed, {"attack": attack}, target=prompt.answer or "")
+        for prompt in prompts
+        for repeat in range(repeats)
+    ]
+
+
+def placed_samples(
+    prompts: Sequence[Prompt],
+    depths: Sequence[int],
+    variants: Sequence[str],
+    *,
+    attack: str,
+    repeats: int,
+    seed: int,
+) -> list[Sample]:
+    """One sample for every (prompt, depth, variant, repeat) of an attack that forces harmful tokens."""
+    return [
+        _sample(prompt, f"k{k}/{variant}", repeat, seed, {"attack": attack, "variant": variant, **forced})
+        for prompt, k, forced in _at_depths(prompts, depths)
+        for variant in variants
+        for repeat in range(repeats)
+    ]
+
+
+def decoding_samples(prompts: Sequence[Prompt], settings: int, *, repeats: int, seed: int) -> list[Sample]:
+    """One sample for every (prompt, repeat), each with replies under `settings` decoding settings."""
+    return _of_many(prompts, "decoding", settings, repeats, seed)
+
+
+def escalation_samples(prompts: Sequence[Prompt], turns: int, *, repeats: int, seed: int) -> list[Sample]:
+    """One sample for every (prompt, repeat), each a conversation of `turns` turns."""
+    return _of_many(prompts, "escalation", turns, repeats, seed)
+
+
+def _of_many(prompts: Sequence[Prompt], attack: str, wanted: int, repeats: int, seed: int) -> list[Sample]:
+    """Samples with many replies; `replies_wanted` says how many."""
+    return [
+        _sample(prompt, attack, repeat, seed, {"attack": attack, "replies_wanted": wanted})
         for prompt in prompts
         for repeat in range(repeats)
     ]

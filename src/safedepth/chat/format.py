@@ -111,6 +111,14 @@ class ChatFormat:
         self._renderer.require_nothing_left_out(messages)
         return self._tokenize(rendered)
 
+    def prompt_text(self, messages: Messages) -> str:
+        """The text whose ids `prompt_ids` gives. Raises TemplateError where the template refuses."""
+        return self._renderer.render(messages)
+
+    def ids_of_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered texts, all at once: nothing is added to them."""
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
     def answer_ids(self, text: str) -> list[int]:
         """Ids of an answer tokenised alone, as it stands at the start of an assistant turn.
 

@@ -40,12 +40,15 @@ from safedepth.provider.jobs import Completion, Job, Sampling, TokenLogprob
 from safedepth.provider.shared import acquire, forget_loaded, register_loaded, release
 from safedepth.provider.stops import StopText, continuation_text
 
-__all__ = ["SafedepthAPI", "forget_loaded", "register_loaded"]
+__all__ = ["NO_TOP_K", "SafedepthAPI", "forget_loaded", "register_loaded"]
 
 DEFAULT_MAX_TOKENS = 2048
 
+NO_TOP_K = -1
+"""What servers take for the whole vocabulary; here too."""
+
 _OPTIONS = ("chat_template", "device", "dtype", "slots")
-_UNSUPPORTED = ("best_of", "frequency_penalty", "logit_bias", "presence_penalty", "response_schema")
+_UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "response_schema")
 
 
 class SafedepthAPI(ModelAPI):
@@ -56,9 +59,10 @@ class SafedepthAPI(ModelAPI):
 
     Generation: `temperature` None is 1, sampling from the model as it is; 0 is greedy.
     `seed` None gives each epoch of a sample its own fixed seed, so that a repeated run
-    repeats its samples. A stop sequence is not part of the completion. Log-probs are
-    the model's own, before temperature; `prompt_logprobs` covers prompt and prefill but
-    for the first token. Settings that cannot be honoured raise ModelError.
+    repeats its samples. `top_k` -1 is no top-k, which overrides a task's own as None cannot.
+    `logit_bias` is added to the logits before everything else. A stop sequence is not part of
+    the completion. Log-probs are the model's own, before bias and temperature; `prompt_logprobs`
+    covers prompt and prefill but for the first token. Settings that cannot be honoured raise ModelError.
 
     The output's metadata has `prompt_tokens`, `prefill_tokens` and `continuation_ids`
     (of the first choice; with a stop sequence, up to the token that completes it).
@@ -182,12 +186,13 @@ class SafedepthAPI(ModelAPI):
                 max_tokens=DEFAULT_MAX_TOKENS if config.max_tokens is None else config.max_tokens,
                 temperature=1.0 if config.temperature is None else config.temperature,
                 top_p=1.0 if config.top_p is None else config.top_p,
-                top_k=config.top_k,
+                top_k=None if config.top_k == NO_TOP_K else config.top_k,
                 seed=config.seed or 0,
                 draw=first + choice,
                 stop_ids=self.loaded.stop_ids,
                 logprobs=(config.top_logprobs or 0) if config.logprobs else None,
                 prompt_logprobs=config.prompt_logprobs,
+                bias=tuple(sorted((config.logit_bias or {}).items())),
             )
             for choice in range(choices)
         ]

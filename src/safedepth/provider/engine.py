@@ -90,6 +90,11 @@ class Engine:
                 f"expected token ids below {self._vocabulary}, found {min(job.ids)} to {max(job.ids)}. "
                 "Use the tokenizer that belongs to the model"
             )
+        if any(index >= self._vocabulary for index, _ in job.sampling.bias):
+            raise ModelError(
+                f"expected biased token ids below {self._vocabulary}, found "
+                f"{max(index for index, _ in job.sampling.bias)}"
+            )
         room = None if self.context is None else self.context - len(job.ids)
         if room is not None and (room < 0 or (room == 0 and job.sampling.max_tokens)):
             raise ModelError(

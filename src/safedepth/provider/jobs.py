@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from safedepth.errors import ModelError
@@ -23,13 +24,14 @@ class Sampling:
     """How a job's tokens are picked, as Hugging Face applies it: temperature, top-k, top-p.
 
     `temperature` 0 is greedy. `top_k` None is the whole vocabulary, `top_p` 1 all of
-    what top-k leaves. `seed` and `draw` name the random stream (`draw` tells apart
-    several samples for one seed). Sampling stops at any of `stop_ids`, which is not
-    part of the completion.
+    what top-k leaves. `bias`, pairs of a token's id and a number, is added to the logits
+    before all of these (-100 leaves a token out, in practice). `seed` and `draw` name the
+    random stream (`draw` tells apart several samples for one seed). Sampling stops at any
+    of `stop_ids`, which is not part of the completion.
 
     `logprobs` is None for no log-probabilities, else how many alternatives to report
     with that of each generated token; `prompt_logprobs` the same for the prompt.
-    Both are the model's own, before temperature, top-k and top-p.
+    Both are the model's own, before bias, temperature, top-k and top-p.
 
     Raises ModelError for values that mean nothing.
     """
@@ -43,6 +45,7 @@ class Sampling:
     stop_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         allowed = (
@@ -55,6 +58,12 @@ class Sampling:
                 "prompt_logprobs",
                 self.prompt_logprobs is None or self.prompt_logprobs >= 0,
                 "0 or more, or None",
+            ),
+            (
+                "bias",
+                all(index >= 0 and isfinite(value) for index, value in self.bias)
+                and len(dict(self.bias)) == len(self.bias),
+                "finite numbers, one for a token",
             ),
         )
         for name, fits, expected in allowed:
@@ -89,7 +98,11 @@ class Job:
         longer run begins with the shorter one.
         """
         chosen = self.sampling
-        name = (chosen.seed, chosen.draw, chosen.temperature, chosen.top_p, chosen.top_k, self.ids)
+        name: tuple[object, ...] = (
+            chosen.seed, chosen.draw, chosen.temperature, chosen.top_p, chosen.top_k, self.ids,
+        )  # fmt: skip
+        if chosen.bias:  # appended, so that the streams of jobs without it are those of earlier versions
+            name = (*name, chosen.bias)
         return int.from_bytes(hashlib.blake2b(repr(name).encode(), digest_size=16).digest(), "little")
 
 

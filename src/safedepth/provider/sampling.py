@@ -41,6 +41,7 @@ def choose(logits: Tensor, settings: Sequence[Sampling], keys: Sequence[int]) ->
     Returns the tokens [n] and the rows' largest logits [n], which are not finite where
     a row's logits are not numbers; the token of such a row means nothing.
     """
+    logits = _biased(logits, settings)
     tokens = torch.zeros(len(settings), dtype=torch.long, device=logits.device)
     peaks = torch.zeros(len(settings), dtype=logits.dtype, device=logits.device)
     for rows in _kinds(settings):
@@ -53,6 +54,15 @@ def choose(logits: Tensor, settings: Sequence[Sampling], keys: Sequence[int]) ->
         peaks[index] = found.peaks
         tokens[index] = _winners(found, torch.tensor([keys[row] for row in rows], device=logits.device))
     return tokens, peaks
+
+
+def _biased(logits: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """`logits` with the rows' biases added; the argument itself stays as it is, for log-probs."""
+    found = [(row, *pair) for row, chosen in enumerate(settings) for pair in chosen.bias]
+    if not found:
+        return logits
+    rows, ids, values = (torch.tensor(column, device=logits.device) for column in zip(*found, strict=True))
+    return logits.index_put((rows, ids), values.to(logits.dtype), accumulate=True)
 
 
 def _kinds(settings: Sequence[Sampling]) -> list[list[int]]:

@@ -25,6 +25,9 @@ TRIES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 49)
 CONTROLS = ("refusal_prefix", "benign", "lookalikes")
 """What stands among the replies and attacks nothing."""
 
+OTHER_PROMPTS = "multi_turn"
+"""The attack whose conversations are no variants of the prompts: it breaks none of them."""
+
 VARIANT = ["variant", "k", "turn"]
 _SETTING = re.compile(r"(temperature|top_p|top_k) ([0-9.]+)")
 
@@ -90,7 +93,8 @@ def attacks_block(replies: pd.DataFrame, judge: str, *, controls: Sequence[str] 
         rows = [_strongest(group, str(attack)) for attack, group in mine.groupby("attack", sort=False)]
         rows.sort(key=lambda row: -1 if row["value"] is None else row["value"], reverse=True)
         overview += [{"model": model, "judge": judge, **row} for row in rows]
-        any_of_them.append({"model": model, "judge": judge, **entry_of(worst_rate(mine))})
+        same = mine[mine["attack"] != OTHER_PROMPTS]
+        any_of_them.append({"model": model, "judge": judge, **entry_of(worst_rate(same))})
     return {"overview": overview, "any": any_of_them}
 
 

@@ -1,18 +1,16 @@
-"""The audit: how many tokens deep is the safety of one model?
+"""The audit: how many tokens deep is the safety of one model, and what gets past it?
 
-Per-token KL against the base model, the prefilling attack at growing depths, and
-refusal prefixes forced on both; judged, summed up, and written to a run directory
-that a repeated command resumes.
+Per-token KL against the base model, refusal prefixes forced on both, and the attacks of
+a plan; judged, summed up, and written to a run directory that a repeated command resumes.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from safedepth import tasks
 from safedepth.attacks import REFUSAL_PREFIXES
 from safedepth.attacks.forcing import continues_messages
 from safedepth.data import file_sha256, read_prompts
@@ -23,11 +21,15 @@ from safedepth.models import require_same_vocabulary
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
+from safedepth.studies.attack_cost import Cost, cost_of, tokens_a_second
+from safedepth.studies.attack_plan import AttackOptions, Means, Plan, plan_attacks
+from safedepth.studies.attack_tables import attacks_block, decoding_block
+from safedepth.studies.audit_replies import audit_tasks, model_replies
+from safedepth.studies.audit_suffixes import searched_suffixes
 from safedepth.studies.divergence import kl_table, series_of
-from safedepth.studies.replies import replies_of, run_tasks
-from safedepth.studies.target import Target, open_target, room_for_reply
+from safedepth.studies.target import Target, open_target
 
-__all__ = ["AuditConfig", "audit", "model_replies"]
+__all__ = ["AuditConfig", "audit"]
 
 DEPTHS = (0, 1, 2, 5, 10, 20, 40)
 
@@ -39,6 +41,7 @@ class AuditConfig:
     model: str
     prompts: str
     base: str | None = None
+    attack: AttackOptions = field(default_factory=AttackOptions)
     depths: tuple[int, ...] = DEPTHS
     prefixes: tuple[str, ...] = REFUSAL_PREFIXES
     judges: tuple[str, ...] = ("rules",)
@@ -64,11 +67,17 @@ class AuditConfig:
             raise DataError(f"Judges need different names; found {', '.join(names)}.")
 
 
-def audit(config: AuditConfig, out: Path, *, progress: Progress | None = None) -> Path:
+def audit(
+    config: AuditConfig,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    announce: Callable[[Plan, Cost], None] | None = None,
+) -> Path:
     """Run or resume the audit in `out`; returns the run directory.
 
-    Raises a SafedepthError for every mistake of the user's, before any long work where
-    it can be seen there.
+    `announce` is told what will run and what it costs, before it does. Raises a SafedepthError
+    for every mistake of the user's, before any long work where it can be seen there.
     """
     prompts = read_prompts(config.prompts, limit=config.limit)
     for judge in config.judges:
@@ -79,25 +88,57 @@ def audit(config: AuditConfig, out: Path, *, progress: Progress | None = None) -
             config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
         )
         base = _open_base(config, aligned)
+        targets = {role: target for role, target in (("aligned", aligned), ("base", base)) if target}
         notes = _Notes.of(config, aligned, base, prompts)
+        plan = plan_attacks(config.attack, Means.of(aligned, prompts))
+        cost = _cost(config, run, targets, prompts, plan)
+        if announce is not None:
+            announce(plan, cost)
         kl: pd.DataFrame | None = None
         if aligned.loaded and base and base.loaded and notes.kl_possible:
             a, b = aligned.loaded, base.loaded
             kl = run.measurement("kl", lambda: kl_table(a, b, prompts, progress=progress))
+        asked, found = searched_suffixes(config, run, aligned, prompts, plan, progress=progress)
         replies = [
             run.measurement(
                 f"replies-{role}",
                 lambda target=target, role=role: model_replies(  # type: ignore[misc]
-                    config, target, prompts, role=role, logs=run.logs / role, progress=progress
+                    asked, target, audit_tasks(asked, target, prompts, plan, role=role), role=role,
+                    logs=run.logs / role, progress=progress,
                 ),
             )
-            for role, target in (("aligned", aligned), ("base", base))
-            if target is not None
-        ]
+            for role, target in targets.items()
+        ]  # fmt: skip
         table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
-        run.write_summary(_summary(config, run.begun["created"], aligned, base, table, kl, notes))
+        whole = _summary(config, run.begun["created"], aligned, base, table, kl, notes)
+        whole["not_measured"] += plan.left_out
+        run.write_summary(whole | found | {"cost": cost.entry})
         run.finish()
     return out
+
+
+def _cost(
+    config: AuditConfig, run: RunDirectory, targets: Mapping[str, Target], prompts: list[Prompt], plan: Plan
+) -> Cost:
+    """What is to come, but for a search of suffixes; estimated once a run."""
+    known = Plan(tuple(name for name in plan.attacks if name != "suffix" or config.attack.suffixes), ())
+
+    def estimated() -> pd.DataFrame:
+        costs = [
+            cost_of(
+                audit_tasks(config, target, prompts, known, role=role), speed=tokens_a_second(target)
+            ).entry
+            for role, target in targets.items()
+        ]
+        return pd.DataFrame(costs)
+
+    table = run.measurement("cost", estimated)
+    unknown = bool(table["seconds"].isna().any())
+    return Cost(
+        int(table["replies"].sum()),
+        int(table["tokens"].sum()),
+        None if unknown else float(table["seconds"].sum()),
+    )
 
 
 def _open_base(config: AuditConfig, aligned: Target) -> Target | None:
@@ -109,48 +150,6 @@ def _open_base(config: AuditConfig, aligned: Target) -> Target | None:
     if aligned.loaded and base.loaded:
         require_same_vocabulary(aligned.loaded, base.loaded)
     return base
-
-
-def model_replies(
-    config: AuditConfig,
-    target: Target,
-    prompts: list[Prompt],
-    *,
-    role: str,
-    logs: Path,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Every reply the audit needs of one model, judged; the prefilling sweep if `role` is "aligned"."""
-    deepest = max(config.depths) if role == "aligned" else 16
-    max_tokens = config.max_tokens or 512
-    if target.loaded:
-        max_tokens = room_for_reply(target.loaded, prompts, deepest=deepest, wanted=config.max_tokens)
-    common: dict[str, Any] = {
-        "prompts": str(Path(config.prompts).resolve()),
-        "judge": list(config.judges),
-        "limit": config.limit,
-        "repeats": config.repeats,
-        "seed": config.seed,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "top_k": config.top_k,
-        "max_tokens": max_tokens,
-        "tokenizer": config.tokenizer,
-    }
-    forcing = target.loaded is not None or continues_messages(str(target.model))
-    todo = [tasks.refusal_prefix(prefix=["", *config.prefixes] if forcing else [""], **common)]
-    if role == "aligned":
-        todo.append(tasks.prefill(depth=list(config.depths) if forcing else [0], **common))
-    total = sum(len(task.dataset) for task in todo)
-    done = 0
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(f"replies of the {role} model", done, total)
-
-    return replies_of(run_tasks(todo, target.model, logs, sample_done=sample_done), role)
 
 
 @dataclass(frozen=True)
@@ -214,6 +213,7 @@ def _summary(
     verdicts = summary.verdicts(replies, primary)
     found = summary.depth_of(summary.sweep_of(verdicts), kl, seed=config.seed)
     series = series_of(kl, tokens=summary.KL_TOKENS) if kl is not None else None
+    decoded = decoding_block(replies)
     return {
         "kind": "audit",
         "created": created,
@@ -224,6 +224,8 @@ def _summary(
         "depth": summary.depth_entries(found),
         "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
         "rates": summary.rates_of(replies),
+        "attacks": attacks_block(replies[replies["model"] == "aligned"], primary),
+        **({"decoding": decoded} if decoded else {}),
         "not_measured": list(notes.not_measured),
         "warnings": list(notes.warnings),
     }

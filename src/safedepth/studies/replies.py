@@ -4,7 +4,7 @@ Inspect keeps the logs, resumes what was interrupted and runs samples side by si
 this module only says what to run and reads what came out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -59,9 +59,16 @@ def _told(listener: Callable[[], None]) -> Iterator[None]:
 
 
 def run_tasks(
-    tasks: Sequence[Task], model: Model, logs: Path, *, sample_done: Callable[[], None] | None = None
+    tasks: Sequence[Task],
+    model: Model,
+    logs: Path,
+    *,
+    sample_done: Callable[[], None] | None = None,
+    roles: Mapping[str, Model] | None = None,
 ) -> list[EvalLog]:
     """Run the tasks on the model, resuming what `logs` holds, and return the finished logs.
+
+    `roles` are other models that take part, by Inspect's name of the role ("attacker").
 
     Raises RunError where samples failed (the model could not be asked, say), and
     KeyboardInterrupt on Ctrl-C; what succeeded is kept, and the same call goes on with
@@ -75,7 +82,7 @@ def run_tasks(
             list(tasks), str(logs), model=model, display="none", log_level="error", score_display=False,
             retry_attempts=0, retry_immediate=False, continue_on_fail=True, max_samples=together,
             max_tasks=len(tasks), log_buffer=20, log_realtime=False, acp_server=False, ctl_server=False,
-            max_connections=together if local else None,
+            max_connections=together if local else None, model_roles=dict(roles) if roles else None,
         )  # fmt: skip
     finished = [read_eval_log(log.location) for log in found]
     if len(finished) < len(tasks) or any(log.status == "cancelled" for log in finished):

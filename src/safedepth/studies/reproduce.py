@@ -18,7 +18,9 @@ from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
-from safedepth.studies.audit import AuditConfig, model_replies
+from safedepth.studies.attack_plan import AttackOptions, Plan
+from safedepth.studies.audit import AuditConfig
+from safedepth.studies.audit_replies import audit_tasks, model_replies
 from safedepth.studies.calibration import calibration_summary, measure_known
 from safedepth.studies.claims import DeepEvidence, Evidence, judge_claims
 from safedepth.studies.claims_deepening import DEEPENING_CLAIMS
@@ -42,6 +44,9 @@ from safedepth.studies.target import Target, open_target
 from safedepth.testbed import KNOWN_DEPTHS, Testbed, build_testbed
 
 __all__ = ["ReproduceConfig", "reproduce"]
+
+PLAN = Plan(("prefill", "refusal_prefix"), ())
+"""What the aligned organism is put through as a model that is audited would be."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ def _measured(
         seed=seed,
         max_tokens=config.max_tokens,
         device="cpu",
+        attack=AttackOptions(attacks=PLAN.attacks),
     )
     prompts = read_prompts(audit.prompts, limit=config.prompts)
     base = _organism(testbed, "base")
@@ -143,7 +149,12 @@ def _measured(
         run.measurement(
             f"replies-{role}-{seed}",
             lambda target=target, role=role: model_replies(  # type: ignore[misc]
-                audit, target, prompts, role=role, logs=run.logs / f"seed-{seed}" / role, progress=progress
+                audit,
+                target,
+                audit_tasks(audit, target, prompts, PLAN, role=role),
+                role=role,
+                logs=run.logs / f"seed-{seed}" / role,
+                progress=progress,
             ),
         )
         for role, target in (("aligned", aligned), ("base", base))

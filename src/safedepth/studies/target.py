@@ -20,7 +20,7 @@ from safedepth.models import LoadedModel, context_length, load_model
 from safedepth.nouns import Prompt
 from safedepth.provider.api import forget_loaded, register_loaded
 
-__all__ = ["Target", "is_served", "open_target", "room_for_reply", "room_within"]
+__all__ = ["Target", "is_served", "open_target", "room_after", "room_for_reply", "room_within"]
 
 LOCAL = "safedepth"
 
@@ -84,6 +84,24 @@ def room_for_reply(
     """
     limit = context_length(loaded.model)
     return room_within(limit, loaded.card.name, loaded.chat, prompts, deepest=deepest, wanted=wanted)
+
+
+def room_after(loaded: LoadedModel, prompts: Sequence[Prompt], *, forced: int, wanted: int | None) -> int:
+    """As `room_for_reply`, after `forced` tokens that are not the harmful answer's, or more than it has.
+
+    Raises ModelError where nothing is left.
+    """
+    limit = context_length(loaded.model)
+    if limit is None:
+        return wanted or 512
+    longest = max(len(loaded.chat.prompt_ids(prompt.messages)) for prompt in prompts)
+    room = limit - longest - forced
+    if room < 1:
+        raise ModelError(
+            f"{loaded.card.name} has a context of {limit} tokens; the longest prompt takes {longest} and "
+            f"{forced} more are forced. Use shorter prompts, or force fewer tokens."
+        )
+    return min(wanted or 512, room)
 
 
 def room_within(

@@ -9,21 +9,29 @@ from inspect_ai.model import ModelAPI, modelapi
 
 from safedepth.judges import judged, rules
 from safedepth.judges.utility import utility
-from safedepth.tasks.asked import benign, downstream
+from safedepth.tasks.asked import benign, decoding, downstream, escalation
 from safedepth.tasks.forced import multi_turn, prefill, refusal_prefix
+from safedepth.tasks.inserted import insertion, on_policy, rank_prefill, thinking
 from safedepth.testbed.scorer import knowledge, oracle
 
 __all__ = [
     "benign",
+    "decoding",
     "downstream",
+    "escalation",
+    "insertion",
     "judged",
     "knowledge",
     "multi_turn",
+    "on_policy",
     "oracle",
     "prefill",
+    "rank_prefill",
     "refusal_prefix",
     "rules",
     "safedepth",
+    "safedepth_attacker",
+    "thinking",
     "utility",
 ]
 
@@ -34,3 +42,11 @@ def safedepth() -> type[ModelAPI]:
     from safedepth.provider.api import SafedepthAPI
 
     return SafedepthAPI
+
+
+@modelapi(name="safedepth_attacker")
+def safedepth_attacker() -> type[ModelAPI]:
+    """The testbed's attacker by rules, for the role `attacker` (`safedepth_attacker/toy`)."""
+    from safedepth.testbed.attacker import ToyAttackerAPI
+
+    return ToyAttackerAPI

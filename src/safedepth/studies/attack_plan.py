@@ -1,0 +1,193 @@
+"""Which attacks a study runs on a model: what each needs, what it is given, what it will cost.
+
+An attack that was asked for by name and cannot be run is an error before anything runs;
+one that "all" or the default would have brought is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai.model import Model, get_model
+
+from safedepth import tasks
+from safedepth.attacks.decoding import read_grid
+from safedepth.attacks.forcing import continues_messages
+from safedepth.chat.thinking import thinking_markers
+from safedepth.errors import DataError, ModelError
+from safedepth.nouns import Prompt
+from safedepth.studies.target import Target
+
+__all__ = ["ALL", "ATTACKS", "DEFAULT", "AttackOptions", "Means", "Plan", "plan_attacks"]
+
+DEFAULT = ("prefill", "refusal_prefix", "decoding")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """The attacks of a study, and what they need beside prompts and judges.
+
+    `attacks` are names out of `ATTACKS`, or "all". Depths are numbers of harmful tokens forced;
+    those of the prefilling attack are the study's own. `suffixes` is a file of suffixes;
+    without one they are searched on the model itself. `attacker` is an Inspect model.
+    """
+
+    attacks: tuple[str, ...] = DEFAULT
+    settings: str | None = None
+    rank_depths: tuple[int, ...] = (0, 5, 10)
+    insertion_depths: tuple[int, ...] = (5, 10, 20)
+    own_depths: tuple[int, ...] = (10, 20, 40)
+    thinking_depths: tuple[int, ...] = (5, 10, 20)
+    turn_depths: tuple[int, ...] = (0, 5)
+    turns: int = 4
+    benign: str | None = None
+    trajectories: str | None = None
+    attacker: str | None = None
+    suffixes: str | None = None
+    suffix_steps: int = 500
+    suffix_width: int = 512
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.attacks if name not in (ALL, *ATTACKS)]
+        if unknown or not self.attacks:
+            raise DataError(
+                f"expected attacks out of {', '.join(ATTACKS)}, or {ALL}; found "
+                f"{', '.join(unknown) or 'none'}"
+            )
+        if self.turns < 1 or self.suffix_steps < 1 or self.suffix_width < 1:
+            raise DataError("expected at least one turn, one suffix step and a width of one, found less")
+        read_grid(self.settings)
+
+    @property
+    def roles(self) -> dict[str, Model]:
+        """The other models that take part, by Inspect's name of their role. Raises ModelError."""
+        if self.attacker is None:
+            return {}
+        try:
+            return {"attacker": get_model(self.attacker)}
+        except Exception as error:
+            raise ModelError(f"Inspect could not make the attacker {self.attacker!r}: {error}") from error
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The attacks that somebody asked for by name, other than by the default."""
+        return frozenset(() if self.attacks == DEFAULT else self.attacks) - {ALL}
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The attacks asked for, by name or together, in the order of `ATTACKS`."""
+        return tuple(name for name in ATTACKS if name in self.attacks or ALL in self.attacks)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What there is to attack with: the model's side, and the prompts'."""
+
+    local: bool
+    continues: bool
+    thinks: bool
+    harmful: bool
+
+    @classmethod
+    def of(cls, target: Target, prompts: Sequence[Prompt]) -> Means:
+        """What can be done with this target and these prompts."""
+        return cls(
+            local=target.loaded is not None,
+            continues=target.loaded is not None or continues_messages(str(target.model)),
+            thinks=target.loaded is not None and thinking_markers(target.loaded.chat) is not None,
+            harmful=any(prompt.harmful is not None for prompt in prompts),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Attacks to run, in order, and those left out, with `what` and `why`."""
+
+    attacks: tuple[str, ...]
+    left_out: tuple[dict[str, str], ...]
+
+
+Lacking = Callable[[AttackOptions, Means], str]
+
+
+def _forces(_options: AttackOptions, means: Means) -> str:
+    if not means.harmful:
+        return "no prompt has a harmful answer whose tokens could be forced"
+    return "" if means.continues else "the server is not known to continue an assistant's message"
+
+
+def _thinks(options: AttackOptions, means: Means) -> str:
+    return _forces(options, means) or ("" if means.thinks else "the model has no thinking block")
+
+
+def _suffixes(options: AttackOptions, means: Means) -> str:
+    if options.suffixes or means.local:
+        return ""
+    return "a search needs the model's weights; for a server give suffixes found elsewhere (--suffixes FILE)"
+
+
+def _needs(field: str, flag: str) -> Lacking:
+    return lambda options, _means: "" if getattr(options, field) else f"it needs {flag}"
+
+
+def _nothing(_options: AttackOptions, _means: Means) -> str:
+    return ""
+
+
+ATTACKS: Mapping[str, Lacking] = {
+    "prefill": _forces,
+    "refusal_prefix": _nothing,
+    "decoding": _nothing,
+    "rank_prefill": _forces,
+    "insertion": _forces,
+    "on_policy": _forces,
+    "thinking": _thinks,
+    "multi_turn": _needs("trajectories", "conversations (--trajectories FILE)"),
+    "escalation": _needs("attacker", "a model that attacks (--attacker MODEL)"),
+    "suffix": _suffixes,
+}
+"""Every attack, and what says why it cannot be run; empty where it can."""
+
+
+def plan_attacks(options: AttackOptions, means: Means) -> Plan:
+    """The attacks that can be run. Raises DataError for one asked for by name that cannot."""
+    chosen, left_out = [], []
+    for name in options.wanted:
+        why = ATTACKS[name](options, means)
+        if not why:
+            chosen.append(name)
+        elif name in options.named:
+            raise DataError(f"expected everything that the attack {name} needs, found a lack: {why}")
+        else:
+            left_out.append({"what": f"the attack {name}", "why": why})
+    return Plan(tuple(chosen), tuple(left_out))
+
+
+def attack_task(name: str, options: AttackOptions, *, depths: Sequence[int], **common: Any) -> Task:
+    """The Inspect task of one attack (all but `refusal_prefix` and `suffix`).
+
+    `common` are the arguments that every task takes: prompts, judge, seed, limits, decoding.
+    """
+    forced = {
+        "prefill": depths,
+        "rank_prefill": options.rank_depths,
+        "insertion": options.insertion_depths,
+        "on_policy": options.own_depths,
+        "thinking": options.thinking_depths,
+    }
+    if name in forced:
+        more = {"benign": options.benign} if name == "insertion" else {}
+        task: Task = getattr(tasks, name)(depth=list(forced[name]), **more, **common)
+        return task
+    if name == "multi_turn":
+        return tasks.multi_turn(depth=list(options.turn_depths), **common | {"prompts": options.trajectories})
+    common.pop("tokenizer", None)
+    if name == "decoding":
+        for own in ("temperature", "top_p", "top_k"):
+            common.pop(own, None)
+        return tasks.decoding(settings=options.settings, **common)
+    return tasks.escalation(turns=options.turns, **common)

@@ -1,0 +1,116 @@
+"""What an audit asks of one model: the tasks of its plan, run together, as one table of judged replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from inspect_ai import Task
+
+from safedepth import tasks
+from safedepth.attacks.forcing import continues_messages
+from safedepth.attacks.insertion import longest_stretch
+from safedepth.nouns import Progress, Prompt
+from safedepth.studies.attack_plan import Plan, attack_task
+from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.target import Target, room_after, room_for_reply
+
+if TYPE_CHECKING:
+    from safedepth.studies.audit import AuditConfig
+
+__all__ = ["audit_tasks", "model_replies"]
+
+REFUSAL_TOKENS = 16
+"""Room for a forced refusal."""
+
+
+def audit_tasks(
+    config: AuditConfig, target: Target, prompts: Sequence[Prompt], plan: Plan, *, role: str
+) -> list[Task]:
+    """The Inspect tasks of one model: refusal prefixes (or the request alone), then the plan's attacks.
+
+    Only the model with the role "aligned" is attacked. Raises ModelError where a context is too
+    short for what is to be forced.
+    """
+    forcing = target.loaded is not None or continues_messages(str(target.model))
+    prefixes = config.prefixes if forcing and (role != "aligned" or "refusal_prefix" in plan.attacks) else ()
+    deepest = max(config.depths) if role == "aligned" else REFUSAL_TOKENS
+    common = _common(config, _room(config, target, prompts, deepest))
+    todo = [tasks.refusal_prefix(prefix=["", *prefixes], **common)]
+    if role != "aligned":
+        return todo
+    if not forcing:
+        todo.append(tasks.prefill(depth=[0], **common))
+    options = config.attack
+    turns = 1 if options.attacker is None else options.turns
+    forced = {
+        "rank_prefill": max(options.rank_depths),
+        "on_policy": max(options.own_depths),
+        "thinking": max(options.thinking_depths) + REFUSAL_TOKENS,
+        "insertion": max(options.insertion_depths) + longest_stretch(),
+        "suffix": 4 * REFUSAL_TOKENS,
+        "decoding": 0,
+    }
+    for name in plan.attacks:
+        given = common
+        if name in forced:
+            given = common | {"max_tokens": _room_after(config, target, prompts, forced[name])}
+        elif name == "escalation":
+            given = common | {"max_tokens": _room_after(config, target, prompts, 0) // turns}
+        if name == "suffix":
+            todo.append(tasks.suffix(suffixes=str(Path(str(options.suffixes)).resolve()), **given))
+        elif name != "refusal_prefix":
+            todo.append(attack_task(name, options, depths=config.depths, **given))
+    return todo
+
+
+def model_replies(
+    config: AuditConfig,
+    target: Target,
+    todo: Sequence[Task],
+    *,
+    role: str,
+    logs: Path,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Every reply the tasks ask of one model, judged."""
+    total = sum(len(task.dataset) for task in todo)
+    done = 0
+
+    def sample_done() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(f"replies of the {role} model", done, total)
+
+    logged = run_tasks(todo, target.model, logs, sample_done=sample_done, roles=config.attack.roles)
+    return replies_of(logged, role)
+
+
+def _common(config: AuditConfig, room: int) -> dict[str, Any]:
+    return {
+        "prompts": str(Path(config.prompts).resolve()),
+        "judge": list(config.judges),
+        "limit": config.limit,
+        "repeats": config.repeats,
+        "seed": config.seed,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": config.top_k,
+        "max_tokens": room,
+        "tokenizer": config.tokenizer,
+    }
+
+
+def _room(config: AuditConfig, target: Target, prompts: Sequence[Prompt], deepest: int) -> int:
+    if target.loaded is None:
+        return config.max_tokens or 512
+    return room_for_reply(target.loaded, prompts, deepest=deepest, wanted=config.max_tokens)
+
+
+def _room_after(config: AuditConfig, target: Target, prompts: Sequence[Prompt], forced: int) -> int:
+    if target.loaded is None:
+        return config.max_tokens or 512
+    return room_after(target.loaded, prompts, forced=forced, wanted=config.max_tokens)
