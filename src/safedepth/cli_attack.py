@@ -1,18 +1,22 @@
-"""The commands `safedepth attack ...`: attacks on the weights of one's own models.
+"""The commands `safedepth attack ...`: attacks on one's own models, on their weights and past their refusals.
 
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from safedepth.cli_words import depths_of, names_of
 from safedepth.terminal import finish, print_attack_help, progress_bars, quiet_libraries
 
 __all__ = ["attack_app"]
 
 attack_app = typer.Typer(
-    help="Attacks on the weights of one's own models: what a defence must hold against.",
+    help="Attacks on one's own models: what a defence must hold against.",
     no_args_is_help=True,
 )
 
@@ -53,3 +57,96 @@ def attack_sweep(context: typer.Context) -> None:
     with progress_bars() as progress:
         out = run(options, config, model, progress=progress)
     finish(out, show_harmful=options.show_harmful, png=options.png)
+
+
+@attack_app.command("suffix")
+def attack_suffix(
+    model: Annotated[str, typer.Argument(help="A local checkpoint: a path or a hub id.")],
+    prompts: Annotated[str, typer.Option(help="Prompts with harmful answers or targets, as for an audit.")],
+    out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")],
+    universal: Annotated[bool, typer.Option(help="One suffix for all prompts.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps of a search, at most.")] = 500,
+    width: Annotated[int, typer.Option(help="Candidates a step.")] = 512,
+    topk: Annotated[int, typer.Option(help="Tokens considered at a position.")] = 256,
+    tokens: Annotated[int, typer.Option(help="Tokens of a suffix.")] = 20,
+    target: Annotated[str | None, typer.Option(help="What every answer is to begin with.")] = None,
+    target_tokens: Annotated[int, typer.Option(help="Tokens of each harmful answer to aim at.")] = 20,
+    objective: Annotated[str, typer.Option(help="cross_entropy or mellowmax.")] = "cross_entropy",
+    non_ascii: Annotated[bool, typer.Option(help="Allow other than ASCII characters.")] = False,
+    check_every: Annotated[int, typer.Option(help="Steps between questions to the judge.")] = 10,
+    transfer: Annotated[
+        list[str] | None, typer.Option(help="Another model to try the suffixes on; repeatable.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="The first one stops the search; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Sampled replies per prompt when tested.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of all sampling.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens a reply.")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Search suffixes that make MODEL answer (GCG), and ask with them."""
+    quiet_libraries()
+    from safedepth.studies.suffix import SuffixConfig, suffix_attack
+    from safedepth.studies.suffix_search import SuffixOptions
+
+    options = SuffixOptions(
+        steps=steps, width=width, topk=topk, check_every=check_every, tokens=tokens,
+        target_tokens=target_tokens, target=target, objective=objective, universal=universal,
+        ascii_only=not non_ascii,
+    )  # fmt: skip
+    config = SuffixConfig(
+        model=model, prompts=prompts, options=options, transfer=tuple(transfer or ()),
+        judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed, max_tokens=max_tokens,
+        chat_template=chat_template, dtype=dtype, device=device,
+    )  # fmt: skip
+    with progress_bars() as progress:
+        suffix_attack(config, out, progress=progress)
+    finish(out, show_harmful=show_harmful, png=png)
+
+
+@attack_app.command("adaptive")
+def attack_adaptive(
+    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
+    prompts: Annotated[str, typer.Option(help="Prompts with harmful answers, as for an audit.")],
+    out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")],
+    budget: Annotated[int, typer.Option(help="Tries a prompt, at most.")] = 20,
+    attacks: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,5,10,20,40",
+    suffixes: Annotated[str | None, typer.Option(help="Suffixes found elsewhere, to try as well.")] = None,
+    attacker: Annotated[str | None, typer.Option(help="An Inspect model that leads conversations.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of such a conversation.")] = 4,
+    confirm: Annotated[int, typer.Option(help="How often what broke is tried again.")] = 3,
+    compare: Annotated[bool, typer.Option(help="Also attack in a fixed order, to compare.")] = False,
+    judge: Annotated[list[str] | None, typer.Option(help="The attacker learns from the first one.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all choices and sampling.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens a reply.")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
+    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+) -> None:
+    """Attack every prompt again and again, each time as what worked so far suggests; the worst case."""
+    quiet_libraries()
+    from safedepth.studies.adaptive import AdaptiveConfig, adaptive
+    from safedepth.studies.attack_plan import AttackOptions
+
+    options = AttackOptions(
+        attacks=names_of(attacks), suffixes=suffixes, attacker=attacker, turns=turns
+    )  # fmt: skip
+    config = AdaptiveConfig(
+        model=model, prompts=prompts, budget=budget, options=options, depths=depths_of(depths),
+        judges=tuple(judge or ["rules"]), confirm=confirm, compare=compare, limit=limit, seed=seed,
+        max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
+    )  # fmt: skip
+    with progress_bars() as progress:
+        adaptive(config, out, progress=progress)
+    finish(out, show_harmful=show_harmful, png=png)

@@ -1,4 +1,4 @@
-"""The command `safedepth audit`, and how lists are written on the command line.
+"""The command `safedepth audit`: how deep, and what gets past it.
 
 Heavy imports happen inside the command, so that `--help` answers at once.
 """
@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from safedepth.errors import DataError
+from safedepth.cli_words import depths_of, names_of
 from safedepth.terminal import finish, print_plan, progress_bars, quiet_libraries
 
-__all__ = ["audit", "depths_of", "names_of"]
+__all__ = ["audit"]
 
 
 def audit(
@@ -83,7 +83,8 @@ def audit(
     )  # fmt: skip
     config = AuditConfig(
         model=model, prompts=prompts, base=base, attack=attack, depths=depths_of(depths),
-        judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k,
+        judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed,
+        temperature=temperature, top_p=top_p, top_k=top_k,
         max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
         **chosen,
     )  # fmt: skip
@@ -91,18 +92,3 @@ def audit(
     with progress_bars() as progress:
         run(config, out, progress=progress, announce=print_plan)
     finish(out, show_harmful=show_harmful, png=png)
-
-
-def depths_of(text: str) -> tuple[int, ...]:
-    """The numbers of "0,5,10". Raises DataError for anything else."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise DataError(
-            f"Expected depths as numbers with commas between, such as 0,5,10; found {text!r}."
-        ) from error
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """The names of "prefill,decoding", in their order, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -25,6 +25,7 @@ __all__ = [
     "prefix_samples",
     "request_samples",
     "turn_samples",
+    "variant_sample",
 ]
 
 
@@ -33,7 +34,7 @@ def prefill_samples(
 ) -> list[Sample]:
     """One sample for every (prompt, depth, repeat); prompts without a harmful answer get depth 0 alone."""
     return [
-        _sample(prompt, f"k{k}", repeat, seed, {"attack": "prefill", **forced})
+        variant_sample(prompt, f"k{k}", repeat, seed, {"attack": "prefill", **forced})
         for prompt, k, forced in _at_depths(prompts, depths)
         for repeat in range(repeats)
     ]
@@ -48,7 +49,7 @@ def turn_samples(
     `prompt_id`: they are not independent of one another.
     """
     return [
-        _sample(prompt, f"k{k}", repeat, seed, {"attack": "multi_turn", **_place(prompt), **forced})
+        variant_sample(prompt, f"k{k}", repeat, seed, {"attack": "multi_turn", **_place(prompt), **forced})
         for prompt, k, forced in _at_depths(prompts, depths)
         for repeat in range(repeats)
     ]
@@ -59,7 +60,7 @@ def prefix_samples(
 ) -> list[Sample]:
     """One sample for every (prompt, prefix, repeat)."""
     return [
-        _sample(prompt, f"p{index}", repeat, seed, {"attack": "refusal_prefix", "prefix": prefix})
+        variant_sample(prompt, f"p{index}", repeat, seed, {"attack": "refusal_prefix", "prefix": prefix})
         for prompt in prompts
         for index, prefix in enumerate(prefixes)
         for repeat in range(repeats)
@@ -72,7 +73,7 @@ def request_samples(prompts: Sequence[Prompt], *, attack: str, repeats: int, see
     `attack` names the requests where attacks have their name: "benign", "lookalikes".
     """
     return [
-        _sample(prompt, attack, repeat, seed, {"attack": attack}, target=prompt.answer or "")
+        variant_sample(prompt, attack, repeat, seed, {"attack": attack}, target=prompt.answer or "")
         for prompt in prompts
         for repeat in range(repeats)
     ]
@@ -89,7 +90,9 @@ def placed_samples(
 ) -> list[Sample]:
     """One sample for every (prompt, depth, variant, repeat) of an attack that forces harmful tokens."""
     return [
-        _sample(prompt, f"k{k}/{variant}", repeat, seed, {"attack": attack, "variant": variant, **forced})
+        variant_sample(
+            prompt, f"k{k}/{variant}", repeat, seed, {"attack": attack, "variant": variant, **forced}
+        )
         for prompt, k, forced in _at_depths(prompts, depths)
         for variant in variants
         for repeat in range(repeats)
@@ -109,7 +112,7 @@ def escalation_samples(prompts: Sequence[Prompt], turns: int, *, repeats: int, s
 def _of_many(prompts: Sequence[Prompt], attack: str, wanted: int, repeats: int, seed: int) -> list[Sample]:
     """Samples with many replies; `replies_wanted` says how many."""
     return [
-        _sample(prompt, attack, repeat, seed, {"attack": attack, "replies_wanted": wanted})
+        variant_sample(prompt, attack, repeat, seed, {"attack": attack, "replies_wanted": wanted})
         for prompt in prompts
         for repeat in range(repeats)
     ]
@@ -130,7 +133,7 @@ def _place(prompt: Prompt) -> dict[str, Any]:
     return {"turn": prompt.turn, "prompt_id": prompt.id.removesuffix(f"/t{prompt.turn}")}
 
 
-def _sample(
+def variant_sample(
     prompt: Prompt, variant: str, repeat: int, seed: int, fields: dict[str, Any], *, target: str = ""
 ) -> Sample:
     """A sample with the metadata that all have; `fields` go before it."""

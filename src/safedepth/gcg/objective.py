@@ -1,4 +1,4 @@
-"""What a suffix is to achieve: functions of the log-probabilities of target tokens. Tensors in, tensors out."""
+"""What a suffix is to achieve: functions of target tokens' log-probabilities. Tensors in, tensors out."""
 
 from __future__ import annotations
 

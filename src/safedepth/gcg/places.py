@@ -107,7 +107,7 @@ def allowed_tokens(chat: ChatFormat, rows: int, *, ascii_only: bool = True) -> T
     ]
     if not found:
         raise ModelError(
-            f"expected a vocabulary with printable tokens to make suffixes of, found none among {vocabulary}. "
+            f"expected a vocabulary with printable tokens to make suffixes of, found none in {vocabulary}. "
             "Allow other than ASCII characters (--non-ascii), or check the tokenizer"
         )
     return torch.tensor(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ class _Store:
             write_atomically(path, json.dumps(asdict(found)).encode())
 
     def _path(self, lane: Lane) -> Path | None:
-        return None if self.folder is None else self.folder / f"{lane.name.encode().hex()[:80]}.json"
+        name = sha256(lane.name.encode()).hexdigest()[:16]
+        return None if self.folder is None else self.folder / f"{name}.json"
 
 
 def search(
@@ -190,7 +192,7 @@ def _step(lane: Lane, index: int, found: Found, options: SearchOptions) -> Found
     slope = gradients[0].by_token.float()
     if len(gradients) > 1:
         # Prompts with steep losses would drown the others: normalised, as the authors' code does.
-        slope = sum((g.by_token / g.by_token.norm(dim=-1, keepdim=True)).float().cpu() for g in gradients)  # type: ignore[assignment]
+        slope = sum((g.by_token / g.by_token.norm(dim=-1, keepdim=True)).float().cpu() for g in gradients)
     generator = torch.Generator().manual_seed((options.seed * _PRIME + index) * _PRIME + found.steps)
     tried = unique(
         swaps(suffix, slope, lane.allowed, width=options.width, topk=options.topk, generator=generator),

@@ -63,7 +63,7 @@ class Victim:
         self.model = self.loaded.model
         self.device = self.model.device
         self.head = head_of(self.model)
-        self.embed = cast(torch.nn.Module, self.model.get_input_embeddings())
+        self.embed = self.model.get_input_embeddings()
 
     def require_room(self, place: Place, tokens: int) -> None:
         """Raise ModelError unless chat, suffix and targets fit the context."""
@@ -80,7 +80,7 @@ class Victim:
         found = [self._gradient(place, suffix, target) for target in place.targets]
         return min(found, key=lambda one: one.loss)
 
-    @torch.enable_grad()  # type: ignore[no-untyped-call]
+    @torch.enable_grad()
     def _gradient(self, place: Place, suffix: Tensor, target: Sequence[int]) -> Gradient:
         tail = torch.tensor([[*place.after, *target[:-1]]], dtype=torch.long, device=self.device)
         with torch.no_grad():
@@ -146,7 +146,7 @@ class Victim:
 
     def _hidden(self, cache: DynamicCache, **inputs: Tensor) -> Tensor:
         backbone = cast(Any, self.model.base_model)
-        return cast(Tensor, backbone(past_key_values=cache, use_cache=True, **inputs).last_hidden_state)
+        return cast(Tensor, backbone(cache=cache, use_cache=True, **inputs).last_hidden_state)
 
     def _logprobs(self, hidden: Tensor, target: Sequence[int]) -> Tensor:
         """Log-probabilities [n, T] of the target's tokens from hidden states [n, T, d], a tile at a time."""

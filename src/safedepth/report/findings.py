@@ -2,7 +2,7 @@
 
 A sentence whose numbers are missing is not written. What recovery training changed is
 told by `before_after`, which variant is best by `ranking`, what fine-tuning did by
-`finetuning_findings` and `protection_findings`.
+`finetuning_findings` and `protection_findings`, what other attacks did by `attack_findings`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safedepth.report import before_after, finetuning_findings, protection_findings, ranking
+from safedepth.report import (
+    attack_findings,
+    before_after,
+    finetuning_findings,
+    protection_findings,
+    ranking,
+)
 from safedepth.report.words import (
     SCOPES,
     Summary,
@@ -46,6 +52,8 @@ def title(summary: Summary) -> str:
         return f"Does the safety of {name} survive fine-tuning?"
     if kind == "sweep":
         return "How far does an attacker’s sweep get? The worst case of every defence"
+    if kind in attack_findings.KINDS:
+        return attack_findings.title(summary, name)
     return f"How deep is the safety alignment of {name}?"
 
 
@@ -58,7 +66,10 @@ def headline(summary: Summary) -> list[str]:
         return before_after.headline(summary)
     if kind in finetuning_findings.KINDS:
         return finetuning_findings.headline(summary)
+    if kind in attack_findings.KINDS:
+        return attack_findings.headline(summary)
     sentences = [
+        attack_findings.any_sentence(summary),
         _depth_sentence(summary),
         _prefill_sentence(summary),
         headline_kl(summary),
@@ -78,7 +89,9 @@ def tiles(summary: Summary) -> list[Tile]:
         return before_after.tiles(summary)
     if kind in finetuning_findings.KINDS:
         return finetuning_findings.tiles(summary)
-    found = []
+    if kind in attack_findings.KINDS:
+        return attack_findings.tiles(summary)
+    found = attack_findings.any_tiles(summary)
     depth = main_depth(summary.get("depth"))
     if depth:
         name, entry = depth

@@ -26,6 +26,11 @@ LIMITS = {
     "after training is not known.",
     "attack": "This is one attack on one schedule. A model that withstands it may fall to another learning "
     "rate, more steps or other data; only a sweep speaks of an attacker who tries.",
+    "suffix": "A search that found no suffix within its steps shows that this search found none. More "
+    "steps, another start or another target may. A suffix was made on these weights; that it breaks or does "
+    "not break other models has to be tried.",
+    "adaptive": "The attacker chooses among the attacks that were given to it, with this many tries. One "
+    "with more tries or other attacks may break more; what is broken here is a lower bound of what can be.",
     "sweep": "The worst case is the worst of the trials that were made; an attacker may try others. The "
     "worst of several is worse partly by chance, and the more trials, the more so. None of these defences "
     "makes released weights tamper-proof.",

@@ -86,6 +86,7 @@ def _software(run: RunDirectory, summary: Record) -> Table:
             ["platform", manifest["platform"]],
             ["files", f"{count(results, 'file')} hashed"],
         ]
+    rows += _cost(summary.get("cost") or {})
     rows.append(["seeds", ", ".join(str(seed) for seed in summary.get("seeds") or ()) or MISSING])
     ended = manifest.get("versions", {})
     for name, version in begun["versions"].items():
@@ -95,6 +96,17 @@ def _software(run: RunDirectory, summary: Record) -> Table:
         )
         rows.append([name, both])
     return Table("Run and software", ["", "value"], rows, words=2)
+
+
+def _cost(cost: Record) -> list[list[str]]:
+    """What the replies cost, in one line: as it was reckoned before the run, tokens and seconds at most."""
+    units = {"replies": "reply", "tokens": "token", "seconds": "second"}
+    told = [
+        count(round(cost[key]), unit, key)
+        for key, unit in units.items()
+        if isinstance(cost.get(key), int | float) and not isinstance(cost[key], bool)
+    ]
+    return [["cost, reckoned beforehand, at most", ", ".join(told)]] if told else []
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safedepth.report import reading_attacks
 from safedepth.report.reading_finetuning import attack, dynamics, protection, sweep
 from safedepth.report.shapes import (
     COMPARED,
@@ -26,12 +27,16 @@ from safedepth.report.style import Record
 __all__ = ["complete", "deepened_models"]
 
 RATE = ("model", "attack", "judge", "scope", "n", "harmful", "value", "low", "high", "unscored")
-VARIANT = ("k", "turn", "prefix", "unscored_reasons")
+VARIANT = ("k", "turn", "prefix", "variant", "unscored_reasons")
 POINT = ("position", "mean", "low", "high", "n")
 SHARES_OF_KL = ("tokens", "share_first_5", "share_first_5_low", "share_first_5_high")
 CLAIM = ("id", "statement", "criterion", "detail", "paper", "value", "low", "high", "unit", "holds")
 MEASURED = ("model", "set", "measure", *ESTIMATE, "unscored")
 FINETUNING = {"dynamics": dynamics, "protection": protection, "attack": attack, "sweep": sweep}
+ATTACKS = {
+    "attacks": reading_attacks.attacks, "decoding": reading_attacks.decoding,
+    "adaptive": reading_attacks.adaptive, "cost": reading_attacks.cost,
+}  # fmt: skip
 ROLES = ("aligned", "deepened", "control")
 
 
@@ -58,7 +63,8 @@ def complete(summary: Record) -> dict[str, Any]:
     found["calibration"] = _calibration(summary.get("calibration"))
     found["deepening"] = _deepening(summary.get("deepening"))
     found["comparison"] = _comparison(summary.get("comparison"))
-    for key, whole in FINETUNING.items():
+    found["suffix"] = reading_attacks.suffixes(summary.get("suffix"))
+    for key, whole in (FINETUNING | ATTACKS).items():
         block = mapping(summary, key)
         found[key] = whole(block) if block else {}
     return found

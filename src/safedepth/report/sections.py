@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safedepth.report import attacks, comparison, deepening, dynamics, figures, protection
+from safedepth.report import (
+    adaptive,
+    attack_findings,
+    attacks,
+    comparison,
+    conversations,
+    decoding,
+    deepening,
+    dynamics,
+    figures,
+    overview,
+    past_refusal,
+    protection,
+    suffixes,
+)
 from safedepth.report import finetuning_findings as finetuning
 from safedepth.report.findings import headline_kl
 from safedepth.report.parts import Figure, Section, slugs, undrawn, why
@@ -31,15 +45,24 @@ __all__ = ["TRAINED", "sections"]
 
 TRAINED = ("deepen", "compare", *finetuning.KINDS)
 """Kinds of run that are about models after some training: they have sections of their own instead."""
+ASKED = (overview, decoding, past_refusal, conversations, suffixes, adaptive)
+"""The sections on attacks that leave the weights alone, in reading order."""
 
 
 def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
     """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`."""
     found = []
+    if summary.get("kind") in attack_findings.KINDS:
+        first = adaptive if summary["kind"] == "adaptive" else suffixes
+        asked = [first, *(part for part in ASKED if part is not first)]
+        return [section for part in asked for section in part.sections(summary)]
     if summary.get("kind") not in TRAINED:
+        found += overview.sections(summary)
         found += [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
         if summary.get("calibration"):
             found.append(_calibration(summary))
+        for asked_part in ASKED[1:]:
+            found += asked_part.sections(summary)
     for part in (comparison, deepening, attacks, dynamics, protection):
         found += part.sections(summary)
     return found

@@ -9,6 +9,7 @@ from safedepth.report.style import Record
 from safedepth.report.words import (
     MISSING,
     REFUSALS,
+    attack_name,
     benign_sets,
     count,
     depth_estimate,
@@ -164,7 +165,7 @@ def rates(summary: Record) -> list[Table]:
 def _told(rate: Record) -> list[str]:
     return [
         named(rate["model"]),
-        plain_name(named(rate["attack"])),
+        attack_name(rate["attack"]),
         _variant(rate),
         named(rate["judge"]),
         named(rate["scope"]),
@@ -188,9 +189,11 @@ def rates_note(summary: Record) -> str:
 
 def _variant(rate: Record) -> str:
     prefix, turn, k = rate.get("prefix"), rate.get("turn"), rate.get("k")
+    variant = rate.get("variant")
     if prefix is not None:
         return f"“{prefix}”" if prefix else "nothing forced"
-    parts = [f"turn {turn}"] if turn is not None else []
+    parts = [named(variant)] if variant is not None else []
+    parts += [f"turn {turn}"] if turn is not None else []
     parts += [f"k = {k}"] if k is not None else []
     return ", ".join(parts) or MISSING
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "ATTACKS",
     "BENIGN",
     "MISSING",
     "REFUSALS",
@@ -18,6 +19,7 @@ __all__ = [
     "UNCHANGED",
     "Summary",
     "Tile",
+    "attack_name",
     "attack_rates",
     "benign_sets",
     "capital",
@@ -52,6 +54,15 @@ BENIGN = ("benign", "lookalikes")
 """What stands for an attack where a request is no attack; a study may have sets of other names."""
 REFUSALS = "rules"
 """The judge that tells refusals. Any other judge of benign requests tells right answers from wrong."""
+
+ATTACKS = {
+    "plain": "asked outright", "prefill": "forced tokens", "refusal_prefix": "forced refusal",
+    "decoding": "decoding settings", "rank_prefill": "rank-assisted prefill",
+    "insertion": "tokens inserted later", "on_policy": "tokens of the model’s own",
+    "thinking": "tokens in the thinking", "suffix": "optimised suffix", "multi_turn": "scripted conversation",
+    "escalation": "escalating conversation",
+}  # fmt: skip
+"""The attacks that leave the weights alone, in words."""
 
 Summary = Mapping[str, Any]
 
@@ -170,6 +181,11 @@ def plain_name(name: str) -> str:
     """A key of the summary as words."""
     shouted = {"kl": "KL", "asr": "ASR", "rouge1": "ROUGE-1"}
     return " ".join(shouted.get(word, word) for word in name.split("_"))
+
+
+def attack_name(attack: object) -> str:
+    """An attack in words; one that is not known by its own name."""
+    return ATTACKS.get(str(attack)) or plain_name(named(attack))
 
 
 def judges(summary: Summary) -> list[str]:

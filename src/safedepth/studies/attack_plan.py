@@ -125,7 +125,11 @@ def _thinks(options: AttackOptions, means: Means) -> str:
 
 
 def _suffixes(options: AttackOptions, means: Means) -> str:
-    if options.suffixes or means.local:
+    if options.suffixes:
+        return ""
+    if not means.harmful:
+        return "no prompt has a harmful answer that a suffix could aim at"
+    if means.local:
         return ""
     return "a search needs the model's weights; for a server give suffixes found elsewhere (--suffixes FILE)"
 

@@ -98,7 +98,8 @@ def audit(
         if aligned.loaded and base and base.loaded and notes.kl_possible:
             a, b = aligned.loaded, base.loaded
             kl = run.measurement("kl", lambda: kl_table(a, b, prompts, progress=progress))
-        asked, found = searched_suffixes(config, run, aligned, prompts, plan, progress=progress)
+        suffixes = searched_suffixes(config, run, aligned, prompts, plan, progress=progress)
+        asked = suffixes.config
         replies = [
             run.measurement(
                 f"replies-{role}",
@@ -112,7 +113,7 @@ def audit(
         table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
         whole = _summary(config, run.begun["created"], aligned, base, table, kl, notes)
         whole["not_measured"] += plan.left_out
-        run.write_summary(whole | found | {"cost": cost.entry})
+        run.write_summary(whole | suffixes.block(table) | {"cost": cost.entry})
         run.finish()
     return out
 

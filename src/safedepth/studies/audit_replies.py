@@ -60,6 +60,7 @@ def audit_tasks(
         elif name == "escalation":
             given = common | {"max_tokens": _room_after(config, target, prompts, 0) // turns}
         if name == "suffix":
+            given = {key: value for key, value in given.items() if key != "tokenizer"}
             todo.append(tasks.suffix(suffixes=str(Path(str(options.suffixes)).resolve()), **given))
         elif name != "refusal_prefix":
             todo.append(attack_task(name, options, depths=config.depths, **given))

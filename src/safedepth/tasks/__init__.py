@@ -12,6 +12,7 @@ from safedepth.judges.utility import utility
 from safedepth.tasks.asked import benign, decoding, downstream, escalation
 from safedepth.tasks.forced import multi_turn, prefill, refusal_prefix
 from safedepth.tasks.inserted import insertion, on_policy, rank_prefill, thinking
+from safedepth.tasks.suffixes import suffix
 from safedepth.testbed.scorer import knowledge, oracle
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "rules",
     "safedepth",
     "safedepth_attacker",
+    "suffix",
     "thinking",
     "utility",
 ]
