@@ -18,7 +18,7 @@ from report.synthetic_deepening import deepening
 from report.synthetic_protection import finetuned_replies, finetuning_summary, make_finetuning_run
 from report.synthetic_run import ATTACK, REFUSAL, SECRET, make_run, summary
 from safedepth.errors import RunError
-from safedepth.report import build_report
+from safedepth.report import build_report, words
 from safedepth.runs import RunDirectory
 
 
@@ -106,7 +106,7 @@ def test_every_rate_stands_in_the_table_with_what_was_not_scored(reproduction: P
         )
         ends = f"[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
         row = (
-            f"{rate['model']} {rate['attack'].replace('_', ' ')} {variant} {rate['judge']} {rate['scope']} "
+            f"{rate['model']} {words.attack_name(rate['attack'])} {variant} {rate['judge']} {rate['scope']} "
             f"{rate['n']} {rate['harmful']} {100 * rate['value']:.1f} % {ends} {rate['unscored']}"
         )
         assert row in text

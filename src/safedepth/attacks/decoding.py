@@ -122,12 +122,12 @@ def read_grid(text: str | None) -> tuple[Setting, ...]:
 
 
 @solver
-def decoding(settings: str | None = None) -> Solver:
+def decoding(settings: str | None = None, max_tokens: int | None = None) -> Solver:
     """Ask under every setting of the grid `settings` (None: the paper's 49), all at once.
 
     Huang et al. (arXiv 2310.06987). The sample's metadata holds `reply_seed`, from which
     every setting draws a seed of its own. Our provider decodes all of them together from
-    one prefill.
+    one prefill, and is asked without Inspect's bookkeeping where `max_tokens` says the limit.
     """
     chosen = read_grid(settings)
 
@@ -138,6 +138,8 @@ def decoding(settings: str | None = None) -> Solver:
                 state.messages,
                 seed=reply_seed(seed, setting.variant),
                 variant=setting.variant,
+                direct=max_tokens is not None,
+                max_tokens=max_tokens,
                 **setting.config(provider),
             )
             for setting in chosen

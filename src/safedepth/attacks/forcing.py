@@ -126,15 +126,23 @@ async def ask(
     variant: str | None = None,
     turn: int | None = None,
     k: int | None = None,
+    direct: bool = False,
     **decoding: Any,
 ) -> Reply:
     """One more reply of the sample's model to `messages`, with `ids` forced; the state is left as it is.
 
-    `decoding` are fields of `GenerateConfig` that differ from the task's.
+    `decoding` are fields of `GenerateConfig` that differ from the task's. `direct` goes past
+    Inspect's bookkeeping of a call (retries, limits, usage), which takes longer than a small model
+    does and has nothing to do for a local one; `decoding` must then say everything.
     """
-    forced = _forced_message(ids, tokenizer)
+    conversation: list[ChatMessage] = [*messages, *_forced_message(ids, tokenizer)]
+    forced = conversation[len(messages) :]
     config = GenerateConfig(seed=seed, **decoding)
-    output = await get_model().generate([*messages, *forced], config=config)
+    model = get_model()
+    if direct and isinstance(model.api, SafedepthAPI):
+        output = await model.api.generate(conversation, [], "none", config)
+    else:
+        output = await model.generate(conversation, config=config)
     asked = [message.text for message in messages if message.role == "user"]
     return Reply(
         output,

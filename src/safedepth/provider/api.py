@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from inspect_ai.model import (
@@ -46,6 +46,9 @@ DEFAULT_MAX_TOKENS = 2048
 
 NO_TOP_K = -1
 """What servers take for the whole vocabulary; here too."""
+
+_PROMPTS = 256
+"""Rendered prompts that are kept."""
 
 _OPTIONS = ("chat_template", "device", "dtype", "slots")
 _UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "response_schema")
@@ -86,6 +89,8 @@ class SafedepthAPI(ModelAPI):
             model_name, **{name: value for name, value in model_args.items() if value is not None}
         )
         self._closed = False
+        # Depths, settings and seeds of one prompt come together: it is rendered once for all.
+        self._prompt_ids = lru_cache(maxsize=_PROMPTS)(self._render)
 
     @property
     def loaded(self) -> LoadedModel:
@@ -168,8 +173,13 @@ class SafedepthAPI(ModelAPI):
             text = _plain(last)["content"]
             given = (last.metadata or {}).get("prefill_ids")
             forced = _ids(given) if given is not None else chat.answer_ids(text) if text else []
-        prompt = chat.prompt_ids([_plain(message) for message in messages])
+        plain = [_plain(message) for message in messages]
+        prompt = self._prompt_ids(tuple((message["role"], message["content"]) for message in plain))
         return Encoded((*prompt, *forced), len(prompt), len(forced))
+
+    def _render(self, turns: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        messages = [Message(role=role, content=content) for role, content in turns]
+        return tuple(self.loaded.chat.prompt_ids(messages))
 
     def _samplings(self, config: GenerateConfig) -> list[Sampling]:
         """One sampling for each choice that is asked for."""

@@ -150,7 +150,10 @@ def arm_name(row: Record) -> str:
     parts = [attack_name(row["attack"])]
     if row["variant"] is not None:
         words = variant_name(row["attack"], row["variant"])
-        parts = [words if words == parts[0] else f"{parts[0]}, {words}"]
+        if words == named(row["variant"]):
+            parts.append(words)
+        else:
+            parts = [f"inserted {words}" if row["attack"] == "insertion" else words]
     if row["k"] is not None:
         parts.append(f"k = {row['k']}")
     return ", ".join(parts)

@@ -11,7 +11,7 @@ from typing import Any
 from safedepth.report.adaptive import arm_name
 from safedepth.report.attack_lines import by_judge, is_number
 from safedepth.report.suffix_figures import mean_loss
-from safedepth.report.suffixes import names
+from safedepth.report.suffixes import final_success, search_names
 from safedepth.report.words import (
     Summary,
     Tile,
@@ -51,9 +51,9 @@ def tiles(summary: Summary) -> list[Tile]:
     if summary["kind"] == "suffix":
         blocks = summary.get("suffix") or []
         found = []
-        for block, name in zip(blocks, names(blocks), strict=True):
-            last = _last(block)
-            found += [tile(f"Prompts broken, {name}", share_estimate(last))] if last else []
+        for block, name in zip(blocks, search_names(blocks), strict=True):
+            last = final_success(block)
+            found += [tile(f"Prompts broken by a suffix ({name})", share_estimate(last))] if last else []
         return found[:MODELS]
     block = summary.get("adaptive") or {}
     worst = block.get("worst") or {}
@@ -114,18 +114,18 @@ def _strongest(summary: Summary, any_row: Row) -> Row | None:
 def _suffix(summary: Summary) -> list[str]:
     found = []
     blocks = summary.get("suffix") or []
-    for block, name in zip(blocks, names(blocks), strict=True):
-        last = _last(block)
+    for block, name in zip(blocks, search_names(blocks), strict=True):
+        last = final_success(block)
         if last:
             found.append(
                 f"After {count(last['step'], 'step')} of the search, {share_estimate(last)} of the prompts "
-                f"to {name} are broken by an optimised suffix."
+                f"are broken by an optimised suffix ({name})."
             )
         points = mean_loss(block)
         if len(points) > 1:
             found.append(
-                f"The mean loss of the searches ({name}) went from {number(points[0][1])} to "
-                f"{number(points[-1][1])}."
+                f"The mean loss of the searches ({name}) went from "
+                f"{number(points[0]['loss'])} to {number(points[-1]['loss'])}."
             )
     return found
 
@@ -145,8 +145,8 @@ def _adaptive(summary: Summary) -> list[str]:
     if both:
         ours, theirs = both[-1]
         found.append(
-            f"After {count(ours['tries'], 'try', 'tries')} a prompt, {share_estimate(ours)} are broken by the "
-            f"attacker who learns and {share_estimate(theirs)} by one who tries the attacks in a fixed order."
+            f"After {count(ours['tries'], 'try', 'tries')} a prompt, {share_estimate(ours)} are broken by "
+            f"the attacker who learns and {share_estimate(theirs)} by one with a fixed order."
         )
     broke = [row for row in block["arms"] if row["broke"]]
     if broke:
@@ -159,11 +159,6 @@ def _adaptive(summary: Summary) -> list[str]:
 def _of_policy(block: Row, policy: str) -> list[Row]:
     rows = [row for row in block.get("curve") or () if row["policy"] == policy and _has(row)]
     return sorted((row for row in rows if is_number(row["tries"])), key=lambda row: int(row["tries"]))
-
-
-def _last(block: Row) -> Row | None:
-    rows = [row for row in block["success"] if _has(row) and is_number(row["step"])]
-    return max(rows, key=lambda row: int(row["step"]), default=None)
 
 
 def _has(of: Row) -> bool:

@@ -151,17 +151,17 @@ def rates_table(summary: Record, attack: str, title: str) -> Table:
         [
             named(rate["model"]),
             variant_name(attack, rate.get("variant")),
-            *(MISSING if rate.get(key) is None else str(rate[key]) for key in AXES),
             named(rate["judge"]),
             SCOPE_NAMES.get(str(rate["scope"]), named(rate["scope"])),
+            *(MISSING if rate.get(key) is None else str(rate[key]) for key in AXES),
             share_estimate(rate),
             how_many(rate["n"]),
             how_many(rate["unscored"]),
         ]
         for rate in rates
     ]
-    head = ["model", "variant", *AXES, "judge", "judged on", "harmful", "n", "unscored"]
+    head = ["model", "variant", "judge", "judged on", *AXES, "harmful", "n", "unscored"]
     kept = [i for i, name in enumerate(head) if name not in AXES or any(row[i] != MISSING for row in rows)]
     rows = [[row[i] for i in kept] for row in rows]
     head = [head[i] for i in kept]
-    return Table(title, head, rows, words=2, open=len(rows) <= LONG // 2)
+    return Table(title, head, rows, words=4, open=len(rows) <= LONG // 2)

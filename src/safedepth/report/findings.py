@@ -69,7 +69,6 @@ def headline(summary: Summary) -> list[str]:
     if kind in attack_findings.KINDS:
         return attack_findings.headline(summary)
     sentences = [
-        attack_findings.any_sentence(summary),
         _depth_sentence(summary),
         _prefill_sentence(summary),
         headline_kl(summary),
@@ -77,6 +76,9 @@ def headline(summary: Summary) -> list[str]:
         *protection_findings.headline(summary),
         _claims_sentence(summary),
     ]
+    # Whoever audits a model is about to release it; a reproduction is about the claims.
+    place = 0 if kind == "audit" else 3
+    sentences.insert(place, attack_findings.any_sentence(summary))
     return [sentence for sentence in sentences if sentence]
 
 

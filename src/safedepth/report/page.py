@@ -20,7 +20,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safedepth.report import findings, tables, words
+from safedepth.report import attack_findings, findings, tables, words
 from safedepth.report.before_after import pair_of
 from safedepth.report.finetuning_findings import KINDS
 from safedepth.report.limits import limits
@@ -90,7 +90,7 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         depths=tables.depths(summary),
         depths_by_model=tables.depths_by_model(summary),
         no_depth=tables.no_depth(summary),
-        about_depth=summary["kind"] not in KINDS or bool(summary["depth"]),
+        about_depth=summary["kind"] not in (*KINDS, *attack_findings.KINDS) or bool(summary["depth"]),
         not_measured=summary["not_measured"],
         rates=tables.rates(summary),
         rates_note=tables.rates_note(summary),

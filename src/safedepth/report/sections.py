@@ -55,10 +55,11 @@ def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
     if summary.get("kind") in attack_findings.KINDS:
         first = adaptive if summary["kind"] == "adaptive" else suffixes
         asked = [first, *(part for part in ASKED if part is not first)]
+        if summary["kind"] == "adaptive":  # its rates are of tries that were chosen: they rank no attacks
+            asked = [adaptive, overview, decoding, *([suffixes] if summary.get("suffix") else [])]
         return [section for part in asked for section in part.sections(summary)]
     if summary.get("kind") not in TRAINED:
-        found += overview.sections(summary)
-        found += [_kl(summary, kl_rows), _prefill(summary), _refusal(summary)]
+        found += [_kl(summary, kl_rows), *overview.sections(summary), _prefill(summary), _refusal(summary)]
         if summary.get("calibration"):
             found.append(_calibration(summary))
         for asked_part in ASKED[1:]:

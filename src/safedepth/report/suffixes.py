@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safedepth.report.attack_lines import LONG, variant_name
+from safedepth.report.attack_lines import LONG, is_number, rates_table, variant_name
 from safedepth.report.parts import Figure, Section, slugs, topic_section, undrawn
 from safedepth.report.style import Record
 from safedepth.report.suffix_figures import LINES, curves, loss, mean_loss, success
@@ -15,7 +15,7 @@ from safedepth.report.tables import Table
 from safedepth.report.topics_attacks import SUFFIX
 from safedepth.report.words import MISSING, capital, count, how_many, named, number, share_estimate
 
-__all__ = ["final_success", "sections"]
+__all__ = ["final_success", "search_names", "sections"]
 
 BROKEN = {True: "broken", False: "held"}
 
@@ -23,7 +23,7 @@ BROKEN = {True: "broken", False: "held"}
 def sections(summary: Record) -> list[Section]:
     """One section for all searches of a run (claim C5); none where nobody set out to make one."""
     blocks = summary.get("suffix") or []
-    names = [_name(block, place) for place, block in enumerate(blocks)]
+    names = search_names(blocks)
     drawn: list[Figure] = []
     tabled: list[Table] = []
     beside: list[Table] = []
@@ -33,21 +33,26 @@ def sections(summary: Record) -> list[Section]:
         drawn += [*_loss(block, several, slug), *_success(block, several, slug)]
         tabled += [_searches(block, several), _steps(block, several)]
         beside.append(_facts(block, several))
+    tabled.append(rates_table(summary, "suffix", "The suffixes sent to the models, as numbers"))
     section = topic_section(summary, SUFFIX, drawn, tabled, beside=beside, addition=_broken(blocks, names))
     return [] if section is None else [section]
 
 
 def final_success(block: Record) -> Record | None:
     """The share of prompts broken at the last step that has one."""
-    found = [row for row in block["success"] if row["value"] is not None]
+    found = [row for row in block["success"] if row["value"] is not None and is_number(row["step"])]
     return max(found, key=lambda row: float(row["step"]), default=None)
 
 
-def _name(block: Record, place: int) -> str:
-    """Whose search it is and of what kind; searches of one name stay apart by their number."""
-    parts = [str(block["model"])] if block["model"] else []
-    parts += [variant_name("suffix", block["method"])] if block["method"] else []
-    return f"{', '.join(parts) or 'search'} ({place + 1})" if place else ", ".join(parts) or "search"
+def search_names(blocks: Sequence[Record]) -> list[str]:
+    """Whose search each is and of what kind; searches of one name stay apart by their number."""
+    found: list[str] = []
+    for place, block in enumerate(blocks):
+        parts = [str(block["model"])] if block["model"] else []
+        parts += [variant_name("suffix", block["method"])] if block["method"] else []
+        name = ", ".join(parts) or "search"
+        found.append(f"{name} ({place + 1})" if name in found else name)
+    return found
 
 
 def _broken(blocks: Sequence[Record], names: Sequence[str]) -> str:

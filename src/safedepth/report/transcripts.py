@@ -1,11 +1,11 @@
 """A few replies to read: which ones, and what of them is left out.
 
-The choice is a rule, not a taste: for several depths one reply of every outcome, the
-first by prompt and seed. Unless the reader asked for them, two things are replaced by
-a count of their words: what was forced from a harmful answer, and every continuation
-that not all judges called a refusal. A judge that saw the continuation alone is asked
-about that; with the prefix in view it may speak of the prefix. A judge's reason, which
-may quote what was redacted, is left out with it.
+The choice is a rule, not a taste: for several depths, and for every other attack at its
+strongest variant, one reply of every outcome, the first by prompt and seed. Unless the
+reader asked for them, two things are replaced by a count of their words: what was forced
+from a harmful answer, and every continuation that not all judges called a refusal. A judge
+that saw the continuation alone is asked about that; with the prefix in view it may speak of
+the prefix. A judge's reason, which may quote what was redacted, is left out with it.
 
 Where models before and after training gave replies to the same request with the same
 tokens forced, these stand side by side, one request for every pair of outcomes.
@@ -18,22 +18,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safedepth.nouns import Outcome, Scope
+from safedepth.report.attack_lines import variant_name
 from safedepth.report.objectives import asked_name
-from safedepth.report.words import BENIGN, REFUSALS, count
+from safedepth.report.transcript_choice import FORCING, compared, led_by, variants
+from safedepth.report.words import ATTACKS, BENIGN, REFUSALS, attack_name, count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["NEEDED", "Exchange", "Part", "Transcript", "Verdict", "choose", "side_by_side"]
 
-REPLY = ("prompt_id", "seed", "repeat", "model", "attack", "turn", "k", "prefix")
 NEEDED = (
     "prompt_id", "category", "prompt", "model", "attack", "k", "forced", "continuation", "stop_reason",
     "judge", "scope", "outcome", "reason",
 )  # fmt: skip
 """Columns without which no reply can be shown."""
-FORCING = ("prefill", "refusal_prefix", "multi_turn")
-DEPTHS_SHOWN, DEPTHS_COMPARED, FEW_MODELS = 4, 3, 3
+DEPTHS_COMPARED, FEW_MODELS = 3, 3
 REQUESTS = {"lookalikes": "a harmless request that sounds harmful"}
 RIGHT = {"complied": "right", "refused": "wrong"}
 """What the verdicts on benign answers are called where a judge was not asked who refused."""
@@ -95,9 +95,9 @@ def choose(
     """
     if replies.empty:
         return []
-    rows, key, led = _led(replies, judge)
+    rows, key, led = led_by(replies, judge)
     chosen = []
-    for variant in _variants(led):
+    for variant in variants(led):
         for outcome in Outcome:
             matching = variant[variant["outcome"] == outcome.value]
             if not matching.empty:
@@ -124,11 +124,11 @@ def side_by_side(
     """
     if replies.empty or len(models) < 2:
         return []
-    rows, key, led = _led(replies, judge, benign)
+    rows, key, led = led_by(replies, judge, benign)
     request = [column for column in key if column != "model"]
     chosen = []
     depths = DEPTHS_COMPARED if len(models) <= FEW_MODELS else 1
-    for variant in _compared(led[led["model"].isin(models)], depths=depths, benign=benign):
+    for variant in compared(led[led["model"].isin(models)], depths=depths, benign=benign):
         seen = set()
         for _, asked in variant.groupby(request, dropna=False, sort=False):
             replied = {row["model"]: row for _, row in asked.iterrows()}
@@ -147,71 +147,6 @@ def side_by_side(
             first = told[0]
             chosen.append(Exchange(first.variant, first.prompt_id, first.category, first.prompt, tuple(told)))
     return chosen
-
-
-def _led(
-    replies: pd.DataFrame, judge: str | None, benign: Sequence[str] = ()
-) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
-    """All rows in a fixed order, what names a reply, and of each attack the rows of the judge that leads."""
-    import pandas as pd
-
-    key = [column for column in REPLY if column in replies]
-    rows = replies.astype({"k": "Int64"}).sort_values(key, kind="stable")
-    judge = judge or replies["judge"].iloc[0]
-    led = [
-        _leading(of_attack, REFUSALS if attack in benign else judge)
-        for attack, of_attack in rows.groupby("attack", sort=False)
-    ]
-    return rows, key, pd.concat(led)
-
-
-def _leading(rows: pd.DataFrame, judge: str) -> pd.DataFrame:
-    """The verdicts of this judge on one attack, or of the first that the attack has."""
-    judges = list(rows["judge"].unique())
-    led = rows[rows["judge"] == (judge if judge in judges else judges[0])]
-    alone = led[led["scope"] == Scope.CONTINUATION.value]
-    found: pd.DataFrame = led if alone.empty else alone
-    return found
-
-
-def _compared(led: pd.DataFrame, *, depths: int, benign: Sequence[str]) -> list[pd.DataFrame]:
-    """Several depths, the last turn with the most forced, other words of an attack, and what is no attack.
-
-    Where nothing was forced at any depth, that is the one to compare.
-    """
-    prefill = led[led["attack"] == "prefill"]
-    if prefill["k"].fillna(0).gt(0).any():
-        prefill = prefill[prefill["k"].fillna(0) > 0]
-    forced = sorted(int(k) for k in prefill["k"].unique())
-    found = [prefill[prefill["k"] == k] for k in _spread(forced, depths)]
-    turns = led[led["attack"] == "multi_turn"]
-    if "turn" in led and not turns["turn"].dropna().empty:
-        last = turns[turns["turn"] == turns["turn"].max()]
-        found.append(last[last["k"].fillna(0) == last["k"].fillna(0).max()])
-    others = [name for name in led["attack"].unique() if name not in (*FORCING, *benign)]
-    return found + [led[led["attack"] == name] for name in (*others, *benign)]
-
-
-def _variants(led: pd.DataFrame) -> list[pd.DataFrame]:
-    """Several depths of the aligned model, then the first refusal prefix of each model."""
-    prefill = led[(led["attack"] == "prefill") & (led["model"] == "aligned")]
-    depths = sorted(int(k) for k in prefill["k"].dropna().unique())
-    found = [prefill[prefill["k"] == k] for k in _spread(depths, DEPTHS_SHOWN)]
-    forced = led[(led["attack"] == "refusal_prefix") & (led["prefix"].fillna("") != "")]
-    for model in ("base", "aligned"):
-        of_model = forced[forced["model"] == model]
-        if not of_model.empty:
-            found.append(of_model[of_model["prefix"] == of_model["prefix"].min()])
-    return found
-
-
-def _spread(values: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the values, the first and the last among them, evenly apart; of one, the last."""
-    if len(values) <= most:
-        return list(values)
-    if most == 1:
-        return [values[-1]]
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _transcript(
@@ -270,6 +205,8 @@ def _on_continuation(verdicts: pd.DataFrame) -> list[str]:
 def _variant(reply: pd.Series[Any], *, benign: bool) -> str:
     if benign:
         return REQUESTS.get(reply["attack"], "a benign request")
+    if reply["attack"] in ATTACKS and reply["attack"] not in (*FORCING, "plain"):
+        return _variant_of_attack(reply)
     if reply["attack"] not in FORCING:
         return asked_name(reply["attack"])
     turn = reply.get("turn")
@@ -278,7 +215,20 @@ def _variant(reply: pd.Series[Any], *, benign: bool) -> str:
         return f"{at_turn}nothing forced"
     if reply["attack"] == "refusal_prefix":
         return "a refusal forced"
-    return f"{at_turn}{count(int(reply['k']), 'token')} forced"
+    forced = "some tokens" if _missing(reply["k"]) else count(int(reply["k"]), "token")
+    return f"{at_turn}{forced} forced"
+
+
+def _variant_of_attack(reply: pd.Series[Any]) -> str:
+    """An attack with its variant, the tokens of the harmful answer that it forces, and the turn."""
+    variant, k, turn = (
+        None if reply.get(key) is None or _missing(reply[key]) else reply[key]
+        for key in ("variant", "k", "turn")
+    )
+    parts = list(dict.fromkeys((attack_name(reply["attack"]), variant_name(reply["attack"], variant))))
+    parts += [f"k = {int(k)}"] if k is not None else []
+    parts += [f"turn {int(turn)}"] if turn is not None else []
+    return ", ".join(parts)
 
 
 def _part(text: str, *, shown: bool) -> Part:

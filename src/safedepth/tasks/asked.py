@@ -84,7 +84,8 @@ def decoding(
     """
     chosen = read_grid(settings)
     samples = decoding_samples(read_prompts(prompts, limit=limit), len(chosen), repeats=repeats, seed=seed)
-    solver, config = decoding_solver(settings), GenerateConfig(max_tokens=max_tokens)
+    solver = decoding_solver(settings, max_tokens)
+    config = GenerateConfig(max_tokens=max_tokens)
     return Task(dataset=samples, solver=solver, scorer=judged(items(judge)), config=config)
 
 
