@@ -6,7 +6,7 @@ them through the tests that the aligned one goes through, and fine-tunes before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from safedepth.studies.organism_finetuning import FINETUNED, FineTuning
 from safedepth.studies.organism_training import DEEPENED
 from safedepth.studies.recovering import RECORD
 from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.reproduce_attacks import ATTACKED, Attacked
 from safedepth.studies.target import Target, open_target
 from safedepth.testbed import Testbed
 
@@ -35,12 +36,13 @@ FORCED = (0, 5)
 
 @dataclass(frozen=True)
 class Deepening:
-    """One seed's tables: replies of all roles, KL by role, replies after fine-tuning, training records."""
+    """One seed's tables: replies of all roles, KL by role, replies after fine-tuning, training, attacks."""
 
     replies: pd.DataFrame
     kl: Mapping[str, pd.DataFrame]
     finetuned: pd.DataFrame
     training: tuple[dict[str, Any], ...]
+    attacked: Mapping[str, Attacked]
 
 
 def organism_battery(
@@ -69,24 +71,31 @@ def measure_deepening(
     battery: Battery,
     *,
     finetuned_prompts: int,
+    attack: Callable[[Target, str], Attacked],
     progress: Progress | None,
 ) -> Deepening:
-    """Measure what `train_organisms` made. The aligned model's prefill sweep and KL are the caller's."""
+    """Measure what `train_organisms` made. The aligned model's prefill sweep and KL are the caller's.
+
+    `attack` is what every role of `ATTACKED` is put through besides.
+    """
     seed = battery.seed
     replies = [
         replace(battery, depths=()).replies(run, "aligned", aligned, name=f"more-{seed}", progress=progress)
     ]
     kl: dict[str, pd.DataFrame] = {}
+    attacked = {"aligned": attack(aligned, "aligned")}
     for role in DEEPENED:
         with closing(open_target(str(testbed.organism(role)), device="cpu")) as target:
             replies.append(battery.replies(run, role, target, name=f"{role}-{seed}", progress=progress))
             kl[role] = battery.kl(run, f"{role}-{seed}", target, base)
+            if role in ATTACKED:
+                attacked[role] = attack(target, role)
     finetuned = run.measurement(
         f"replies-finetuned-{seed}",
         lambda: _finetuned(run, testbed, battery, finetuned_prompts, progress=progress),
     )
     training = tuple(read_json(testbed.organism(role) / RECORD) for role in DEEPENED)
-    return Deepening(pd.concat(replies, ignore_index=True), kl, finetuned, training)
+    return Deepening(pd.concat(replies, ignore_index=True), kl, finetuned, training, attacked)
 
 
 def _finetuned(
