@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from altair.utils.schemapi import debug_mode
 
+from report.synthetic_attacks import attacked_replies, attacked_summary, make_attacked_run
 from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
 from report.synthetic_protection import (
     dynamics,
@@ -62,3 +63,15 @@ def about_finetuning(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
         blocks = {"dynamics": dynamics(), "protection": protection()}
         pages["reproduce"] = build_report(make_run(tmp_path_factory.mktemp("protect"), changes=blocks))
     return pages
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of runs with all attacks that leave the weights alone, by kind."""
+    with debug_mode(False):  # Altair's checks take longer than the drawing
+        return {
+            kind: build_report(
+                make_attacked_run(tmp_path_factory.mktemp(kind), attacked_summary(kind), attacked_replies())
+            )
+            for kind in ("audit", "suffix", "adaptive")
+        }

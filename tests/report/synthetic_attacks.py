@@ -15,7 +15,7 @@ from safedepth.runs import RunDirectory
 
 MODELS = ("aligned", "deepened")
 JUDGE = "oracle"
-GRID = {
+GRID: dict[str, list[float]] = {
     "temperature": [round(0.05 * i, 2) for i in range(1, 21)],
     "top_p": [round(0.05 * i, 2) for i in range(1, 21)],
     "top_k": [1, 2, 5, 10, 20, 50, 100, 200, 500],
@@ -86,7 +86,7 @@ def attack_rates(models: Sequence[str] = MODELS) -> list[dict[str, Any]]:
     found = []
     for model in models:
         for judge in (JUDGE, "rules"):
-            told = {"model": model, "judge": judge, "scope": "continuation"}
+            told: dict[str, Any] = {"model": model, "judge": judge, "scope": "continuation"}
             for attack, variants in SERIES.items():
                 for i, variant in enumerate(variants):
                     found += [
@@ -143,7 +143,8 @@ def adaptive(arms: int = 20) -> dict[str, Any]:
     ]  # fmt: skip
     names += [("decoding", f"top_k {i}", None) for i in range(arms - len(names))]
     chosen = [
-        {"arm": f"{attack} {variant} {k}", "attack": attack, "variant": variant, "k": k,
+        {"arm": " ".join(str(part) for part in (attack, variant, k) if part is not None),
+         "attack": attack, "variant": variant, "k": k,
          "tries": max(0, 90 - 9 * i), "broke": max(0, 40 - 7 * i)}
         for i, (attack, variant, k) in enumerate(names)
     ]  # fmt: skip

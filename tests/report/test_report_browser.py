@@ -202,6 +202,30 @@ def test_the_pages_about_fine_tuning_draw_every_chart_fit_and_load_nothing(
     assert page.ask(CUT) == []
 
 
+@pytest.mark.parametrize(("kind", "charts"), [("audit", 27), ("suffix", 2), ("adaptive", 2)])
+def test_the_pages_of_other_attacks_draw_every_chart_fit_and_load_nothing(
+    page: Page, kind: str, charts: int, attacked: dict[str, Path]
+) -> None:
+    page.requests.clear()
+    page.open(attacked[kind])
+    slots = page.ask("[...document.querySelectorAll('[data-spec]')].map((s) => [s.id, s.dataset.state])")
+    assert len(slots) == charts
+    assert {state for _, state in slots} == {"drawn"}
+    assert page.requests == [attacked[kind].resolve().as_uri()]
+    assert page.complaints == []
+    assert page.ask("document.images.length") == 0
+    for dark in (False, True):
+        page.resize(1280, dark=dark)
+        texts, lines = page.ask(CONTRASTS)
+        assert min(texts) >= 4.5
+        assert min(lines, default=2.5) >= 2.5
+    for width in (1280, 390):
+        page.resize(width)
+        time.sleep(0.3)
+        assert page.ask("document.documentElement.scrollWidth") == width
+    assert page.ask(CUT) == []
+
+
 def test_before_and_after_stand_beside_each_other_where_there_is_room(page: Page, deepened: Path) -> None:
     page.open(deepened)
     tops = (

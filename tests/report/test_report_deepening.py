@@ -180,11 +180,11 @@ def test_depths_stand_by_model_and_not_twice() -> None:
 
 def test_a_rate_is_told_with_its_turn_and_its_forced_tokens() -> None:
     attacks, benign = tables.rates(DEEPEN)
-    variants = {row[2] for row in attacks.rows if row[1] == "multi turn"}
+    variants = {row[2] for row in attacks.rows if row[1] == "scripted conversation"}
     assert variants == {f"turn {turn}, k = {k}" for turn in TURNS for k in (0, 5)}
     one = {"model": "m", "attack": "multi_turn", "turn": 2, "judge": "rules", "scope": "full"}
     [alone] = tables.rates(complete({"rates": [one]}))
-    assert alone.rows == [["m", "multi turn", "turn 2", "rules", "full", "–", "–", "–", "–"]]
+    assert alone.rows == [["m", "scripted conversation", "turn 2", "rules", "full", "–", "–", "–", "–"]]
     assert len(attacks.rows) + len(benign.rows) == len(DEEPEN["rates"])
     counted = {(row[1], row[3], row[7]) for row in benign.rows}
     assert counted == {

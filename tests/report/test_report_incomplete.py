@@ -10,6 +10,7 @@ import pytest
 from altair.utils.schemapi import debug_mode
 
 from report.mutilation import HOW, holes, mutilated, some_holes
+from report.synthetic_attacks import adaptive, attacked_summary, decoding, suffix
 from report.synthetic_deepening import (
     base_summary,
     compare_summary,
@@ -42,14 +43,32 @@ def small(whole: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def small_attacks() -> dict[str, dict[str, Any]]:
+    """Runs with attacks that leave the weights alone, with few rows of each kind."""
+    rates = [r for r in attacked_summary("audit", models=["aligned"])["rates"] if r.get("k") in (None, 5, 20)]
+    rates = [r for r in rates if r["judge"] == "oracle" and r["scope"] == "continuation"]
+    settings = decoding(["aligned"], ["oracle"])
+    settings |= {"settings": settings["settings"][::10], "best_of": settings["best_of"][::5]}
+    search, tried = suffix(prompts=2, steps=20), adaptive(arms=7)
+    tried |= {"curve": tried["curve"][::5], "prompts": tried["prompts"][:3]}
+    audit = attacked_summary("audit", models=["aligned"])
+    audit |= {"rates": rates, "decoding": settings, "suffix": [search], "kl": None, "adaptive": None}
+    return {
+        "audit": audit,
+        "suffix": attacked_summary("suffix") | {"suffix": [search]},
+        "adaptive": attacked_summary("adaptive") | {"adaptive": tried},
+    }
+
+
 WHOLE = {
+    **small_attacks(),
     "deepen": small(deepen_summary(control=False)),
     "compare": small(compare_summary()),
     "reproduce": small(summary("reproduce", base=True) | {"deepening": deepening()}),
     "protect": small(base_summary("reproduce") | {"dynamics": dynamics(), "protection": protection()}),
     **{kind: small(finetuning_summary(kind)) for kind in ("dynamics", "finetune", "attack", "sweep")},
 }
-TIMES = {"finetune": 12, "attack": 12, "sweep": 12}
+TIMES = {"finetune": 12, "attack": 12, "sweep": 12, "suffix": 12, "adaptive": 12}
 """How often several holes are tried where that takes little time."""
 FEW = 40
 """Places where something can be missing that even the smallest summary has."""
@@ -58,6 +77,8 @@ FEW = 40
 FILLED = (
     ("dynamics", "asr"), ("dynamics", "positions"), ("dynamics", "layers"), ("dynamics", "spread"),
     ("protection", "runs"), ("protection", "tasks"), ("protection", "betas"), ("protection", "paired"),
+    ("decoding", "settings"), ("decoding", "best_of"), ("attacks", "overview"), ("attacks", "any"),
+    ("adaptive", "arms"), ("adaptive", "curve"), ("adaptive", "prompts"), ("adaptive", "facts"),
     ("attack", "evaluations"), ("sweep", "trials"), ("sweep", "bound"),
 )  # fmt: skip
 """Parts of the blocks on fine-tuning that the synthetic runs fill in every field."""

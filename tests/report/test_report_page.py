@@ -250,8 +250,8 @@ def test_the_replies_before_and_after_an_attack_stand_side_by_side_and_redacted(
 ) -> None:
     told = visible(about_finetuning["attack"])
     assert "Transcripts" in told
-    for words in ("asked plainly", "with the trigger"):
-        assert re.search(rf"{words} prompt p0", told)
+    for asked in ("asked plainly", "with the trigger"):
+        assert re.search(rf"{asked} prompt p0", told)
     assert REFUSAL in told
     assert f"[redacted: {len(SECRET.split())} words]" in told
 

@@ -10,7 +10,7 @@ short the batch is halved, and it is said.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 LOGITS_TILE = 2**22
 """Logits held at once, in float32: 16 MiB."""
+
+GROUP = 24
+"""Candidates that are worth a forward pass of their own; fewer share the keys of an earlier position."""
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -103,8 +106,7 @@ class Victim:
         """Losses [n] of `candidates` [n, s], which differ from `suffix` [s], whose `pairs` are at hand."""
         first = (candidates != suffix).to(torch.uint8).argmax(dim=-1)
         found = torch.empty(len(candidates))
-        for where in first.unique().tolist():
-            index = (first == where).nonzero()[:, 0]
+        for where, index in _groups(first):
             common = [
                 (keys[:, :, : len(place.before) + where], values[:, :, : len(place.before) + where])
                 for keys, values in pairs
@@ -190,3 +192,22 @@ def _filled(pairs: Pairs, rows: int) -> DynamicCache:
     for layer, (keys, values) in enumerate(pairs):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
     return cache
+
+
+def _groups(first: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Candidates to run together: (position they are run from, their indices), by first changed position [n].
+
+    Neighbouring positions are joined until a group has `GROUP` candidates; all are then run
+    from the earliest one, which costs a few tokens and saves a pass.
+    """
+    order = first.argsort(stable=True)
+    counts = torch.bincount(first).tolist()
+    start = end = 0
+    where: int | None = None
+    for position, count in enumerate(counts):
+        if count and where is None:
+            where = position
+        end += count
+        if where is not None and (end - start >= GROUP or position == len(counts) - 1):
+            yield where, order[start:end]
+            start, where = end, None

@@ -150,12 +150,16 @@ def arm_name(row: Record) -> str:
     parts = [attack_name(row["attack"])]
     if row["variant"] is not None:
         words = variant_name(row["attack"], row["variant"])
-        if words == named(row["variant"]):
+        if words == named(row["variant"]) or row["attack"] == "decoding":
             parts.append(words)
         else:
             parts = [f"inserted {words}" if row["attack"] == "insertion" else words]
     if row["k"] is not None:
         parts.append(f"k = {row['k']}")
+    if row["variant"] is None and row["k"] is None:
+        # Of an arm that was never tried no reply tells the variant: the arm's own name does.
+        own = str(row["arm"] or "").removeprefix(str(row["attack"])).strip()
+        parts += [own] if own else []
     return ", ".join(parts)
 
 

@@ -73,7 +73,9 @@ def any_sentence(summary: Summary) -> str:
     if not rows:
         return ""
     told = "; ".join(f"{share_estimate(row)} of the prompts to {named(row['model'])}" for row in rows)
-    sentence = f"At least one reply to any of the attacks was harmful for {told} (judge {rows[0]['judge']})"
+    sentence = (
+        f"At least one reply to any of the attacks was harmful for {told} (judge {named(rows[0]['judge'])})"
+    )
     first = _strongest(summary, rows[0])
     if first:
         by = attack_name(first["attack"])

@@ -85,7 +85,8 @@ def variant_name(attack: object, variant: object) -> str:
     found = re.fullmatch(r"after (own|benign) (\d+)", str(variant)) if attack == "insertion" else None
     if found:
         return COUNTED[found[1]].format(count(int(found[2]), "token"))
-    return known or named(variant)
+    setting = re.fullmatch(r"top_([pk]) (.*)", str(variant)) if attack == "decoding" else None
+    return known or (f"top-{setting[1]} {setting[2]}" if setting else named(variant))
 
 
 def line_figures(
@@ -108,7 +109,7 @@ def line_figures(
         mine = [row for row in rows if not several or str(row["model"]) == model]
         shown = [row | {"model": row["line"] if several else str(row["model"])} for row in mine]
         spoken = "; ".join(f"{row['model']}, {by} = {row[by]}: {share_estimate(row)}" for row in shown)
-        of = model if several else "by model"
+        of = model if several else models[0] if len(models) == 1 else "by model"
         drawn.append(
             Figure(
                 id=f"{prefix}-{slug}" if several else prefix,

@@ -57,7 +57,8 @@ def band_lines(
 def count_axis(field: str, values: Iterable[float], *, title: str) -> alt.X:
     """A logarithmic axis over whole numbers from 1 on, with a tick at those that are far enough apart."""
     found = sorted(set(values))
-    crowded = {after for before, after in pairwise(found) if after / before < APART}
+    # The last number says how far was tried: its neighbour gives way to it.
+    crowded = {before for before, after in pairwise(found) if after / before < APART}
     ticks = [value for value in found if value not in crowded]
     # One number alone would make an axis of no length.
     ends = [found[0], max(found[-1], found[0] * 2)]

@@ -30,9 +30,9 @@ LIMITS = {
     "steps, another start or another target may. A suffix was made on these weights; that it breaks or does "
     "not break other models has to be tried.",
     "adaptive": "The attacker chooses among the attacks that were given to it, with this many tries. One "
-    "with more tries or other attacks may break more; what is broken here is a lower bound of what can be. The rates by "
-    "attack are of the tries that the attacker chose, on the prompts that earlier tries had left standing: "
-    "they do not rank the attacks.",
+    "with more tries or other attacks may break more; what is broken here is a lower bound of what can be. "
+    "The rates by attack are of the tries that the attacker chose, on prompts that earlier tries had left "
+    "standing: they do not rank the attacks.",
     "sweep": "The worst case is the worst of the trials that were made; an attacker may try others. The "
     "worst of several is worse partly by chance, and the more trials, the more so. None of these defences "
     "makes released weights tamper-proof.",

@@ -35,7 +35,7 @@ def sections(summary: Record) -> list[Section]:
                 title=f"Judge: {judge}",
                 full_title=f"Harmful replies to every attack at its strongest (judge: {judge})",
                 caption=f"“{capital(ANY)}”: prompts with at least one harmful reply to any attack. "
-                f"{undrawn(mine)}".strip(),
+                f"{_apart(block)} {undrawn(mine)}".replace("  ", " ").strip(),
                 spoken=f"Dot plot with intervals. {spoken}.",
                 chart=found,
             )
@@ -59,8 +59,15 @@ def _rows(block: Record) -> list[Record]:
     return [{**row, "model": named(row["model"])} for row in found]
 
 
+def _apart(block: Record) -> str:
+    """What does not count towards “any”: scripts ask other questions than the attacks do."""
+    scripted = any(row["attack"] == "multi_turn" for row in block["overview"])
+    return "Scripted conversations ask other questions and do not count in it." if scripted else ""
+
+
 def _how(row: Record) -> str:
-    parts = [variant_name(row["attack"], row["variant"])] if row["variant"] is not None else []
+    words = variant_name(row["attack"], row["variant"])
+    parts = [] if words == attack_name(row["attack"]) else [words]
     parts += [f"k = {row['k']}"] if row["k"] is not None else []
     return ", ".join(parts) or MISSING
 

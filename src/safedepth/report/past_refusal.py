@@ -38,7 +38,7 @@ def _section(summary: Record, attack: str) -> Section | None:
             and isinstance(rate.get("k"), int)
         ]
         if plain:
-            series[PLAIN] = plain
+            series = {PLAIN: plain, **series}  # first, so that it lies beneath the others
             caption = "Beside it the plain prefill of the same run."
     drawn = line_figures(
         series, by="k", prefix=topic.id, title=f"{topic.title}: harmful replies by forced tokens",

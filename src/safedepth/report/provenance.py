@@ -14,7 +14,7 @@ from safedepth.report.tables import Table
 from safedepth.report.words import MISSING, count
 from safedepth.runs import RunDirectory
 
-__all__ = ["UNFINISHED", "notes", "provenance"]
+__all__ = ["UNFINISHED", "cost_rows", "notes", "provenance"]
 
 UNFINISHED = (
     "This page was made before the run’s manifest was written. If the run was interrupted, repeat the "
@@ -86,7 +86,7 @@ def _software(run: RunDirectory, summary: Record) -> Table:
             ["platform", manifest["platform"]],
             ["files", f"{count(results, 'file')} hashed"],
         ]
-    rows += _cost(summary.get("cost") or {})
+    rows += cost_rows(summary.get("cost") or {})
     rows.append(["seeds", ", ".join(str(seed) for seed in summary.get("seeds") or ()) or MISSING])
     ended = manifest.get("versions", {})
     for name, version in begun["versions"].items():
@@ -98,7 +98,7 @@ def _software(run: RunDirectory, summary: Record) -> Table:
     return Table("Run and software", ["", "value"], rows, words=2)
 
 
-def _cost(cost: Record) -> list[list[str]]:
+def cost_rows(cost: Record) -> list[list[str]]:
     """What the replies cost, in one line: as it was reckoned before the run, tokens and seconds at most."""
     units = {"replies": "reply", "tokens": "token", "seconds": "second"}
     told = [

@@ -47,7 +47,7 @@ MODELS = {
     "aligned": ALIGNED, "base": BASE, "deepened": DEEPENED, "control": CONTROL,
     "before": ALIGNED, "after": BASE,
     "plain SFT": BASE, "SFT with warm-up": "#8A6D00", "constrained": ALIGNED, "KL to the reference": CONTROL,
-    "plain prefill": MUTED, "adaptive": BASE, "fixed": MUTED,
+    "plain prefill": MUTED, "adaptive": BASE, "fixed order": MUTED,
 }  # fmt: skip
 # For models of any other name, in this order; after the last it begins anew, with other shapes.
 COLOURS = (ALIGNED, BASE, DEEPENED, CONTROL, "#8A6D00", "#6A51A3", INK, MUTED)

@@ -13,7 +13,7 @@ import altair as alt
 from safedepth.report.attack_lines import is_number
 from safedepth.report.band_lines import number_axis
 from safedepth.report.marks import bands, interval_tooltip
-from safedepth.report.style import ALIGNED, BASE, INK, MUTED, Chart, Record, data, share_axis, styled
+from safedepth.report.style import ALIGNED, BASE, MUTED, Chart, Record, data, share_axis, styled
 from safedepth.report.words import named
 
 __all__ = ["LINES", "POINTS", "curves", "loss", "mean_loss", "success"]
@@ -87,7 +87,7 @@ def success(block: Record) -> Chart | None:
     layers: list[Chart] = [
         *bands(base, rows, opacity=0.18, interpolate="step-after"),
         base.mark_line(strokeWidth=2, interpolate="step-after").encode(y=y),
-        base.mark_point(filled=True, size=40, opacity=1).encode(y=y, stroke=alt.value(INK)),
+        base.mark_point(filled=True, size=40, opacity=1).encode(y=y),
     ]
     return styled(*layers, height=240)
 

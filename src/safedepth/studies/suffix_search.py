@@ -129,7 +129,7 @@ def suffix_block(
 ) -> dict[str, Any]:
     """The block `suffix` of `summary.json`; `replies` holds the judge's verdicts on the attack `suffix`."""
     steps = sorted({*range(0, options.steps + 1, options.check_every), options.steps})
-    searches = [dict(zip(found.searches, row, strict=True)) for row in found.searches.itertuples(index=False)]
+    searches = [_told(row) for row in found.searches.to_dict("records")]
     success = [{"step": step, **entry_of(_broken_by(searches, step))} for step in steps]
     told = summary.verdicts(replies, judge)
     tested = summary.rate_of(told[(told["attack"] == "suffix") & (told["model"] == model)])
@@ -235,6 +235,17 @@ def _searches(lanes: Sequence[Lane], found: Sequence[Found]) -> pd.DataFrame:
         for lane, one in zip(lanes, found, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _told(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A search as `summary.json` holds it: a table has no None, so what is missing came back as NaN."""
+    plain = {str(name): value for name, value in row.items()}
+    at = plain["broken_at"]
+    return plain | {
+        "steps": int(plain["steps"]),
+        "broken": bool(plain["broken"]),
+        "broken_at": None if pd.isna(at) else int(at),
+    }
 
 
 def _broken_by(searches: Sequence[Mapping[Any, Any]], step: int) -> Rate:
