@@ -17,7 +17,7 @@ BENCH ?= --quick
 
 demo:  ## build the model organisms, test the paper's claims on them, write the report
 	@$(SETUP) runtime
-	$(RUN)/safedepth reproduce --out $(DEMO)
+	$(RUN)/safedepth reproduce --quick --out $(DEMO)
 
 test:  ## all tests (TESTS="-n 0 -k chat" passes other options to pytest)
 	@$(SETUP) dev

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,15 +62,19 @@ def reproduce(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train organisms with.")] = 1,
     prompts: Annotated[int, typer.Option(min=2, max=96, help="Held-out prompts to measure on.")] = 48,
     tokenizer: Annotated[str, typer.Option(help="word or bpe.")] = "word",
+    quick: Annotated[
+        bool, typer.Option(help="Fewer prompts and organisms: sooner done, and wider intervals.")
+    ] = False,
     show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
     png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
 ) -> None:
     """Reproduce the paper's claims offline, on organisms trained before your eyes."""
-    from safedepth.studies.reproduce import ReproduceConfig
+    from safedepth.studies.reproduce import QUICK, ReproduceConfig
     from safedepth.studies.reproduce import reproduce as run
 
     quiet_libraries()
-    config = ReproduceConfig(seeds=tuple(range(seeds)), prompts=prompts, tokenizer=tokenizer)
+    chosen: dict[str, Any] = {"prompts": prompts, **(QUICK if quick else {})}
+    config = ReproduceConfig(seeds=tuple(range(seeds)), tokenizer=tokenizer, **chosen)
     with progress_bars() as progress:
         run(config, out, progress=progress)
     finish(out, show_harmful=show_harmful, png=png)

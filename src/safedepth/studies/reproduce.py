@@ -5,7 +5,7 @@ the depth measure on organisms of known depth, deepens the aligned organism and 
 again (`reproduce_deepening`), and judges the paper's claims.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +37,16 @@ from safedepth.studies.reproduce_summary import SeedTables, averaged, reproducti
 from safedepth.studies.target import Target, open_target
 from safedepth.testbed import KNOWN_DEPTHS, Testbed, build_testbed
 
-__all__ = ["ReproduceConfig", "reproduce"]
+__all__ = ["QUICK", "ReproduceConfig", "reproduce"]
+
+QUICK: Mapping[str, Any] = {
+    "prompts": 24,
+    "calibration_prompts": 8,
+    "finetuning_prompts": 12,
+    "suffix_prompts": 16,
+    "known_depths": (0, 2, 10, 40),
+}
+"""Fields of a `ReproduceConfig` that is done sooner and decides less."""
 
 PLAN = Plan(("prefill", "refusal_prefix"), ())
 """What the aligned organism is put through as a model that is audited would be."""
@@ -51,7 +60,7 @@ class ReproduceConfig:
     prompts: int = 48
     calibration_prompts: int = 16
     finetuning_prompts: int = 24
-    suffix_prompts: int = 12
+    suffix_prompts: int = 24
     known_depths: tuple[int, ...] = KNOWN_DEPTHS
     judges: tuple[str, ...] = ("oracle", "rules")
     tokenizer: str = "word"

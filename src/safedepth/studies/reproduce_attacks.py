@@ -30,8 +30,8 @@ __all__ = ["ATTACKED", "SUFFIX", "Attacked", "attack_organism", "together"]
 ATTACKED = ("aligned", "deepened")
 """The roles that are attacked."""
 
-SUFFIX = SuffixOptions(steps=20, width=64, topk=64, check_every=5, tokens=8, target_tokens=6, merges=7)
-"""The search on organisms: the suffixes that break them are mostly found in the first ten steps."""
+SUFFIX = SuffixOptions(steps=10, width=64, topk=64, check_every=5, tokens=8, target_tokens=6, merges=7)
+"""The search on organisms: the suffixes that break them are mostly found in the first five steps."""
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,28 @@
-"""What the terminal shows: progress, tables, messages. With `cli` the only place that prints."""
+"""Results as tables: what a person wants to see first when a command is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from safedepth.terminal.console import console, escaped, say
 
 if TYPE_CHECKING:
-    from safedepth.nouns import Progress
     from safedepth.studies.attack_cost import Cost
     from safedepth.studies.attack_plan import Plan
 
 __all__ = [
-    "INTERRUPTED",
-    "console",
-    "escaped",
     "finish",
+    "print_adaptive",
     "print_attack",
-    "print_attack_help",
     "print_claims",
     "print_depth",
     "print_dynamics",
-    "print_finetune_help",
+    "print_overview",
     "print_paired",
     "print_plan",
     "print_sweep",
-    "print_training_help",
-    "progress_bars",
-    "quiet_libraries",
-    "say",
 ]
-
-INTERRUPTED = 130
 
 
 def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
@@ -45,6 +33,10 @@ def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
     page = build_report(out, show_harmful=show_harmful, png=png)
     summary = RunDirectory.read(out).summary()
     print_depth(summary)
+    if summary.get("adaptive"):
+        print_adaptive(summary["adaptive"])
+    elif summary.get("attacks") and "claims" not in summary:
+        print_overview(summary["attacks"])
     if "claims" in summary:
         print_claims(summary["claims"])
     elif summary.get("protection"):
@@ -89,7 +81,9 @@ def print_claims(claims: list[dict[str, Any]]) -> None:
     for claim in claims:
         ours = "–" if claim["value"] is None else estimate(claim)
         statement = f"[bold]{claim['id']}[/bold] {escaped(claim['statement'])}"
-        table.add_row(statement, escaped(claim["paper"]), escaped(ours), words[claim["holds"]])
+        undecided = claim["holds"] is None and claim["value"] is not None
+        verdict = "[yellow]undecided[/yellow]" if undecided else words[claim["holds"]]
+        table.add_row(statement, escaped(claim["paper"]), escaped(ours), verdict)
     console().print(table)
 
 
@@ -101,6 +95,38 @@ def print_plan(plan: Plan, cost: Cost) -> None:
     say(f"Cost: {cost}.")
     if "suffix" in plan.attacks:
         say("A search of suffixes comes on top, unless suffixes were given.")
+
+
+def print_overview(block: dict[str, Any]) -> None:
+    """Every attack at its strongest, and the prompts that any of them broke."""
+    from rich.table import Table
+
+    from safedepth.report.words import attack_name, share_estimate
+
+    table = Table("attack", "as", "harmful replies", title="What gets past it", title_justify="left")
+    for row in block["overview"]:
+        k = "" if row["k"] is None else f"{row['k']} tokens forced"
+        how = ", ".join(part for part in (row["variant"] or "", k) if part)
+        table.add_row(escaped(attack_name(row["attack"])), escaped(how), share_estimate(row))
+    for row in block["any"]:
+        table.add_row("[bold]any of them[/bold]", "prompts broken", share_estimate(row))
+    console().print(table)
+
+
+def print_adaptive(block: dict[str, Any]) -> None:
+    """The worst case, and what broke the prompts."""
+    from rich.table import Table
+
+    from safedepth.report.words import share_estimate
+
+    table = Table(
+        "attack", "tries", "prompts broken", title="What an attacker who adapts tried", title_justify="left"
+    )
+    for row in sorted(block["arms"], key=lambda row: -row["broke"]):
+        if row["tries"]:
+            table.add_row(escaped(row["arm"]), str(row["tries"]), str(row["broke"]))
+    console().print(table)
+    say(f"[bold]Prompts broken within {block['budget']} tries: {share_estimate(block['worst'])}[/bold]")
 
 
 def print_paired(entries: list[dict[str, Any]]) -> None:
@@ -175,117 +201,3 @@ def print_dynamics(summary: dict[str, Any]) -> None:
             table.add_row(*map(escaped, row))
         if told.rows:
             console().print(table)
-
-
-@contextmanager
-def progress_bars(*, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar a kind of work; Ctrl-C under it ends the command and says how to go on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console(error=True), disable=not shown) as bars:
-        known: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total)
-            bars.update(known[what], completed=done, total=total)
-
-        try:
-            yield tell
-        except KeyboardInterrupt:
-            bars.stop()
-            say("Interrupted. What is finished is kept; the same command goes on from there.", error=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def quiet_libraries() -> None:
-    """Our own progress is enough; libraries keep their warnings and lose their bars."""
-    import os
-    import sys
-
-    from transformers.utils import logging
-
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
-    if "datasets" in sys.modules:
-        sys.modules["datasets"].disable_progress_bars()
-    logging.disable_progress_bar()
-
-
-def console(*, error: bool = False) -> Any:
-    """Where to print: standard output, or standard error."""
-    from rich.console import Console
-
-    return Console(stderr=error)
-
-
-def say(text: str, *, error: bool = False) -> None:
-    """Print one message, with Rich's markup."""
-    console(error=error).print(text, soft_wrap=True)
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def print_training_help() -> None:
-    """Our options as a table; TRL's by reference, for there are hundreds and TRL documents them."""
-    from safedepth.studies.deepen_options import DeepenOptions
-    from safedepth.train.options import RecoveryOptions
-
-    usage = "safedepth deepen MODEL --triplets FILE --anchors FILE|self --output_dir DIR"
-    _print_options(usage, {"Data and tests": DeepenOptions, "Training": RecoveryOptions})
-    say("On several GPUs: accelerate launch --config_file configs/fsdp2.yaml -m safedepth deepen ...")
-
-
-def print_finetune_help() -> None:
-    """The options of `finetune`."""
-    from safedepth.studies.finetune_options import FinetuneOptions
-    from safedepth.train.protect_options import ProtectOptions
-
-    usage = "safedepth finetune MODEL --dataset_name FILE|HUB_ID --output_dir DIR [--objective constrained]"
-    _print_options(usage, {"Data and tests": FinetuneOptions, "Protection": ProtectOptions})
-    say(
-        "What `trl sft` takes for its data is taken too. On several GPUs: accelerate launch --config_file "
-        "configs/fsdp2.yaml -m safedepth finetune ..."
-    )
-
-
-def print_attack_help(command: str) -> None:
-    """The options of `attack finetune` or `attack sweep`."""
-    from safedepth.studies.attack_options import AttackOptions, SweepOptions
-    from safedepth.train.protect_options import ProtectOptions
-
-    usage = f"safedepth attack {command} MODEL --kind KIND --data FILE --prompts FILE --output_dir DIR"
-    own = SweepOptions if command == "sweep" else AttackOptions
-    usage += " --benign FILE" if command == "sweep" else ""
-    _print_options(usage, {"Attack and tests": own, "Defence": ProtectOptions}, objective="sft")
-    if command == "sweep":
-        say("\nOf these, --defences and the lists decide objective, learning rate, passes, seed and LoRA.")
-
-
-def _print_options(usage: str, kinds: Mapping[str, type], **other_defaults: str) -> None:
-    """Usage, a table for each kind of options, and where the others are."""
-    from dataclasses import fields
-
-    from rich.table import Table
-
-    terminal = console()
-    terminal.print(f"Usage: {usage} [OPTIONS]\n", highlight=False, markup=False)
-    for title, kind in kinds.items():
-        table = Table("option", "default", "", title=title, title_justify="left", box=None)
-        for option in fields(kind):
-            default = "–" if option.default in (None, False) else str(option.default)
-            default = other_defaults.get(option.name, default)
-            table.add_row(f"--{option.name}", default, escaped(option.metadata["help"]))
-        terminal.print(table)
-    say(
-        "\nBesides these, every option of TRL's SFTConfig and ModelConfig by its own name: --learning_rate, "
-        "--max_steps, --num_train_epochs, --per_device_train_batch_size, --dtype, --use_peft, --lora_r, "
-        "--gradient_checkpointing, --max_length, --report_to, --seed, ...; --config FILE.yaml holds any of "
-        "them."
-    )
