@@ -19,6 +19,7 @@ from typing import Any
 import nanogcg.gcg as nano  # type: ignore[import-not-found]
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from _measure import peak_above
@@ -92,7 +93,7 @@ class Peer:
         return gcg
 
     def _losses(self) -> torch.Tensor:
-        gcg, ids = self.gcg, torch.load(self.folder / "candidates.pt")
+        gcg, ids = self.gcg, load_file(self.folder / "candidates.safetensors")["ids"]
         with torch.no_grad():
             parts = [gcg.embedding_layer(ids), gcg.after_embeds.repeat(len(ids), 1, 1)]
             parts.append(gcg.target_embeds.repeat(len(ids), 1, 1))
@@ -111,7 +112,7 @@ class Peer:
         begun = now()
         slope = self.gcg.compute_token_gradient(suffix)
         spent = since(begun, now())
-        torch.save(slope[0], self.folder / task["to"])
+        save_file({"slope": slope[0].contiguous()}, self.folder / task["to"])
         return {"spent": spent}
 
     def memory(self, task: dict[str, Any]) -> dict[str, Any]:

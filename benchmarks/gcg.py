@@ -33,6 +33,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -188,7 +189,7 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[Side, Tensor]:
     backend = side.victim.loaded.chat.tokenizer
     backend.backend_tokenizer.save(str(folder / "tokenizer.json"))
     found = side.candidates(args.candidates)
-    torch.save(found, folder / "candidates.pt")
+    save_file({"ids": found}, folder / "candidates.safetensors")
     case = {
         "template": TEMPLATE,
         "prompt": prompt,
@@ -299,7 +300,7 @@ def steps(
         slopes = {OURS: spent}
         for name, one in peers.items():
             both[name] = one.do("candidates")["spent"]
-            slopes[name] = one.do("gradient", to="slope.pt")["spent"]
+            slopes[name] = one.do("gradient", to="slope.safetensors")["spent"]
         if number:
             for name in both:
                 record.candidates.setdefault(name, []).append(both[name])
@@ -322,8 +323,8 @@ def agree(side: Side, candidates: Tensor, peers: Mapping[str, Peer], record: Rec
     record.agreement[OURS] = against_float64(ours, gradient.by_token)
     for name, one in peers.items():
         theirs = torch.tensor(one.do("candidates")["losses"])
-        one.do("gradient", to="slope.pt")
-        slope = torch.load(folder / "slope.pt")
+        one.do("gradient", to="slope.safetensors")
+        slope = load_file(folder / "slope.safetensors")["slope"]
         record.agreement[name] = {
             **against_float64(theirs, slope),
             "losses_differ": float((ours - theirs).abs().max()),
@@ -339,7 +340,7 @@ def worker(task: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     model = LlamaForCausalLM.from_pretrained(folder).eval()
     side = Side.of(cast(PreTrainedModel, model), case["prompt"], case["target"])
-    candidates = torch.load(folder / "candidates.pt")
+    candidates = load_file(folder / "candidates.safetensors")["ids"]
     pairs = side.victim.gradient(side.place, side.start).pairs
     print(peak_above(lambda: side.victim.losses(side.place, candidates, side.start, pairs)))
 

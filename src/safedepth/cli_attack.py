@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from safedepth.cli_words import depths_of, names_of
+from safedepth.cli_words import (
+    ChatTemplate,
+    Device,
+    Dtype,
+    Limit,
+    MaxTokens,
+    Png,
+    Repeats,
+    Seed,
+    ShowHarmful,
+    Tokenizer,
+    Turns,
+    depths_of,
+    names_of,
+)
 from safedepth.terminal import finish, print_attack_help, progress_bars, quiet_libraries
 
 __all__ = ["attack_app"]
@@ -80,15 +94,15 @@ def attack_suffix(
     judge: Annotated[
         list[str] | None, typer.Option(help="The first one stops the search; repeatable.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Sampled replies per prompt when tested.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of all sampling.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens a reply.")] = None,
-    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
-    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+    limit: Limit = None,
+    repeats: Repeats = 1,
+    seed: Seed = 0,
+    max_tokens: MaxTokens = None,
+    chat_template: ChatTemplate = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    show_harmful: ShowHarmful = False,
+    png: Png = False,
 ) -> None:
     """Search suffixes that make MODEL answer (GCG), and ask with them."""
     quiet_libraries()
@@ -120,19 +134,19 @@ def attack_adaptive(
     depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,5,10,20,40",
     suffixes: Annotated[str | None, typer.Option(help="Suffixes found elsewhere, to try as well.")] = None,
     attacker: Annotated[str | None, typer.Option(help="An Inspect model that leads conversations.")] = None,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of such a conversation.")] = 4,
+    turns: Turns = 4,
     confirm: Annotated[int, typer.Option(help="How often what broke is tried again.")] = 3,
     compare: Annotated[bool, typer.Option(help="Also attack in a fixed order, to compare.")] = False,
     judge: Annotated[list[str] | None, typer.Option(help="The attacker learns from the first one.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all choices and sampling.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens a reply.")] = None,
-    chat_template: Annotated[str | None, typer.Option(help="File, or model that lends its template.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
-    png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    max_tokens: MaxTokens = None,
+    chat_template: ChatTemplate = None,
+    tokenizer: Tokenizer = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    show_harmful: ShowHarmful = False,
+    png: Png = False,
 ) -> None:
     """Attack every prompt again and again, each time as what worked so far suggests; the worst case."""
     quiet_libraries()

@@ -1,10 +1,40 @@
-"""How lists are written on the command line."""
+"""What commands share: options with their help, and how lists are written on the command line."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from safedepth.errors import DataError
 
-__all__ = ["depths_of", "names_of"]
+__all__ = [
+    "ChatTemplate",
+    "Device",
+    "Dtype",
+    "Limit",
+    "MaxTokens",
+    "Png",
+    "Repeats",
+    "Seed",
+    "ShowHarmful",
+    "Tokenizer",
+    "Turns",
+    "depths_of",
+    "names_of",
+]
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Sampled replies per prompt and variant.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all choices and sampling.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="New tokens a reply; default up to 512.")]
+Turns = Annotated[int, typer.Option(min=1, help="Turns of a conversation that the attacker leads.")]
+ChatTemplate = Annotated[str | None, typer.Option(help="File, or model that lends its template.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+ShowHarmful = Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")]
+Png = Annotated[bool, typer.Option(help="Also write the figures as PNG.")]
 
 
 def depths_of(text: str) -> tuple[int, ...]:
