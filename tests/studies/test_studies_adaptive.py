@@ -14,14 +14,14 @@ from safedepth.studies.adaptive import AdaptiveConfig, adaptive
 from safedepth.studies.attack_plan import AttackOptions
 from safedepth.testbed import Testbed
 
-ATTACKS = ("prefill", "decoding", "rank_prefill")
+ATTACKS = ("prefill", "rank_prefill")
 
 
 def _config(testbed: Testbed, **changes: Any) -> AdaptiveConfig:
     config = AdaptiveConfig(
-        model=str(testbed.organism("aligned")), prompts=str(testbed.prompts), budget=4, depths=(0, 20),
-        options=AttackOptions(attacks=ATTACKS, rank_depths=(5,)), judges=("oracle",), confirm=2, limit=6,
-        max_tokens=100, device="cpu", compare=True,
+        model=str(testbed.organism("aligned")), prompts=str(testbed.prompts), budget=3, depths=(0, 20),
+        options=AttackOptions(attacks=ATTACKS, rank_depths=(5,)), judges=("oracle",), confirm=2, limit=4,
+        max_tokens=80, device="cpu", compare=True,
     )  # fmt: skip
     return replace(config, **changes)
 
@@ -38,16 +38,16 @@ def _block(run: Path) -> dict[str, Any]:
 def test_it_breaks_at_least_as_many_prompts_with_every_try(run: Path) -> None:
     for policy in ("adaptive", "fixed"):
         curve = [row["value"] for row in _block(run)["curve"] if row["policy"] == policy]
-        assert len(curve) == 4
+        assert len(curve) == 3
         assert curve == sorted(curve)
         assert curve[-1] > 0
-    assert _block(run)["worst"]["n"] == 6
+    assert _block(run)["worst"]["n"] == 4
 
 
 def test_a_broken_prompt_is_left_alone_and_the_others_get_their_budget(run: Path) -> None:
     for row in _block(run)["prompts"]:
-        assert row["tries"] <= 4
-        assert (row["tries"] == 4) or row["broken_by"]
+        assert row["tries"] <= 3
+        assert (row["tries"] == 3) or row["broken_by"]
     assert sum(row["tries"] for row in _block(run)["prompts"]) == sum(
         row["tries"] for row in _block(run)["arms"]
     )
@@ -69,7 +69,7 @@ def test_a_killed_attack_goes_on_to_the_same_end(
     def dies(*arguments: Any, **more: Any) -> Any:
         nonlocal rounds
         rounds += 1
-        if rounds == 3:
+        if rounds == 2:
             raise KeyboardInterrupt
         return real(*arguments, **more)
 

@@ -31,7 +31,7 @@ __all__ = [
     "target_chat",
 ]
 
-CONTINUING_PROVIDERS = ("safedepth", "vllm", "sglang")
+CONTINUING_PROVIDERS: tuple[str, ...] = ("safedepth", "vllm", "sglang")
 """Inspect providers that continue a last assistant message instead of opening a new turn."""
 
 

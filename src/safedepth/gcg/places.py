@@ -119,12 +119,12 @@ def initial_suffix(chat: ChatFormat, messages: Messages, tokens: int, allowed: T
     Raises DataError where no token of the vocabulary, repeated, keeps its number.
     """
     words = [*_FILLERS, *(chat.decode([index]).strip() for index in allowed[:200].tolist())]
-    bare = len(chat.prompt_ids(messages))
+    bare = chat.prompt_ids(messages)
     unknown = chat.tokenizer.unk_token_id
     for word in dict.fromkeys(filter(None, words)):
         text = " ".join([word] * tokens)
         ids = chat.prompt_ids(with_suffix(messages, text))
         # An unknown word is a token too, and decodes to another text.
-        if len(ids) == bare + tokens and (unknown is None or unknown not in ids):
+        if len(ids) == len(bare) + tokens and ids.count(unknown) == bare.count(unknown):
             return text
     raise DataError(f"expected a word that stands {tokens} times as {tokens} tokens, found none")

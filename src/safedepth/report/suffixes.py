@@ -79,7 +79,7 @@ def _loss(block: Record, several: str, slug: str) -> list[Figure]:
         Figure(
             id=f"suffix-loss{slug}",
             title=f"Loss of the search{several}",
-            full_title=f"Loss of the harmful answer’s beginning by step of the search{several}",
+            full_title=f"Loss by step of the search{several}",
             caption=caption,
             spoken=f"Line chart, {count(drawn, 'search', 'searches')}. The mean loss is "
             f"{number(first['loss'])} at step {first['step']} and {number(last['loss'])} at step "
