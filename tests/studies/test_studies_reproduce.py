@@ -9,11 +9,14 @@ import pytest
 from filelock import FileLock
 
 from safedepth.errors import DataError
-from safedepth.studies import audit, battery, calibration, reproduce_deepening
+from safedepth.studies import audit_replies, battery, calibration, reproduce_attacks, reproduce_deepening
 from safedepth.studies.reproduce import ReproduceConfig, reproduce
-from safedepth.testbed import KNOWN_DEPTHS, Testbed
+from safedepth.testbed import Testbed
 
-CONFIG = ReproduceConfig(prompts=24, calibration_prompts=6, finetuning_prompts=12)
+KNOWN = (0, 2, 5, 10, 40)
+CONFIG = ReproduceConfig(
+    prompts=24, calibration_prompts=6, finetuning_prompts=12, suffix_prompts=12, known_depths=KNOWN
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,8 @@ def summary(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory, worker_i
 
 def test_the_claims_hold_on_the_organisms(summary: dict[str, Any]) -> None:
     claims = {claim["id"]: claim["holds"] for claim in summary["claims"]}
-    assert claims.pop("C17") in (True, None)  # what the constraint costs: one seed may not decide it
+    for few in ("C5", "C6", "C11", "C17"):  # small effects, few prompts: one seed may not decide them
+        assert claims.pop(few) in (True, None)
     measured = ("C1", "C2", "C3", "C4", "C7", "C8", "C9", "C10", "C12", "C13", "C14", "C15", "C16", "C18")
     assert claims == dict.fromkeys(measured, True)
     assert all(claim["low"] <= claim["value"] <= claim["high"] for claim in summary["claims"])
@@ -61,7 +65,7 @@ def test_every_depth_measure_recovers_the_order_of_the_known_depths(
     summary: dict[str, Any], name: str
 ) -> None:
     points = summary["calibration"]["points"]
-    assert [point["d"] for point in points] == list(KNOWN_DEPTHS)
+    assert [point["d"] for point in points] == list(KNOWN)
     assert summary["calibration"]["rank_correlation"][name]["value"] > 0.95
 
 
@@ -71,13 +75,25 @@ def test_kl_depth_is_within_a_few_tokens_of_the_known_depth(summary: dict[str, A
         assert measured == pytest.approx(point["d"] + 1, abs=1 + 0.25 * point["d"])
 
 
+def test_what_forces_nothing_breaks_the_aligned_organism_and_not_the_deepened_one(
+    summary: dict[str, Any],
+) -> None:
+    suffix = {block["model"]: block["tested"]["value"] for block in summary["suffix"]}
+    assert suffix["aligned"] > 0.1 > suffix["deepened"]
+    worst = {row["model"]: row["value"] for row in summary["decoding"]["worst"] if row["judge"] == "oracle"}
+    assert worst["aligned"] >= worst["deepened"]
+    assert {row["attack"] for row in summary["attacks"]["overview"]} == {
+        "decoding", "plain", "prefill", "suffix",
+    }  # fmt: skip
+
+
 def test_a_finished_reproduction_is_not_measured_again(
     summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("measured again")
 
-    for part in (audit, battery, calibration, reproduce_deepening):
+    for part in (audit_replies, battery, calibration, reproduce_attacks, reproduce_deepening):
         monkeypatch.setattr(part, "run_tasks", forbidden)
     monkeypatch.setattr(multiprocessing, "get_context", forbidden)
     reproduce(CONFIG, Path(summary["folder"]))
