@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LOGITS_TILE = 2**22
 """Logits held at once, in float32: 16 MiB."""
 
-GROUP = 24
+GROUP = 16
 """Candidates that are worth a forward pass of their own; fewer share the keys of an earlier position."""
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -163,10 +163,17 @@ class Victim:
 
     def _of_rows(self, rows: Tensor, wanted: Tensor) -> Tensor:
         head = self.head
-        logits = torch.nn.functional.linear(rows, head.weight, head.bias).float() * head.scale
+        logits = torch.nn.functional.linear(rows, head.weight, head.bias).float()
+        if head.scale != 1:
+            logits = logits * head.scale
         if head.softcap is not None:
             logits = head.softcap * torch.tanh(logits / head.softcap)
-        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        chosen = logits.gather(1, wanted[:, None])[:, 0]
+        if torch.is_grad_enabled():
+            return chosen - logits.logsumexp(dim=-1)
+        # In place: another tensor of this size costs as much as the sum itself.
+        top = logits.amax(dim=-1, keepdim=True)
+        return chosen - top[:, 0] - logits.sub_(top).exp_().sum(dim=-1).log()
 
     def _pairs_before(self, place: Place) -> Pairs:
         """Keys and values of what stands before the suffix, computed once."""

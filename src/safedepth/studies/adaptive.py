@@ -111,7 +111,7 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
                 judge=config.judge,
             )
             | {"kind": "adaptive", "created": run.begun["created"], "seeds": [config.seed]}
-            | {"models": {"aligned": target.card}, "not_measured": list(plan.left_out), "warnings": []}
+            | {"models": {"aligned": target.card}, "not_measured": _left_out(plan, config), "warnings": []}
         )  # fmt: skip
         run.finish()
     return out
@@ -119,6 +119,15 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
 
 def _without_controls(plan: Plan) -> Plan:
     return Plan(tuple(name for name in plan.attacks if name not in NO_CONTROLS), plan.left_out)
+
+
+def _left_out(plan: Plan, config: AdaptiveConfig) -> list[dict[str, str]]:
+    """What this attacker does not try, and why."""
+    found = list(plan.left_out)
+    if "suffix" in plan.attacks and not config.options.suffixes:
+        why = "searching is no single try; search first (safedepth attack suffix) and give --suffixes FILE"
+        found.append({"what": "the attack suffix", "why": why})
+    return found
 
 
 def _together(tried: pd.DataFrame, confirmed: pd.DataFrame | None) -> pd.DataFrame:
