@@ -88,6 +88,9 @@ def attack_suffix(
     objective: Annotated[str, typer.Option(help="cross_entropy or mellowmax.")] = "cross_entropy",
     non_ascii: Annotated[bool, typer.Option(help="Allow other than ASCII characters.")] = False,
     check_every: Annotated[int, typer.Option(help="Steps between questions to the judge.")] = 10,
+    also: Annotated[
+        list[str] | None, typer.Option(help="Another local model it must work on at once; repeatable.")
+    ] = None,
     transfer: Annotated[
         list[str] | None, typer.Option(help="Another model to try the suffixes on; repeatable.")
     ] = None,
@@ -115,7 +118,8 @@ def attack_suffix(
         ascii_only=not non_ascii,
     )  # fmt: skip
     config = SuffixConfig(
-        model=model, prompts=prompts, options=options, transfer=tuple(transfer or ()),
+        model=model, prompts=prompts, options=options, also=tuple(also or ()),
+        transfer=tuple(transfer or ()),
         judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed, max_tokens=max_tokens,
         chat_template=chat_template, dtype=dtype, device=device,
     )  # fmt: skip

@@ -64,7 +64,7 @@ def test_what_broke_is_tried_again_with_other_seeds(run: Path) -> None:
 def test_a_killed_attack_goes_on_to_the_same_end(
     testbed: Testbed, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, rounds = module.run_tasks, 0
+    real, rounds = module.run_tasks, 0  # type: ignore[attr-defined]
 
     def dies(*arguments: Any, **more: Any) -> Any:
         nonlocal rounds

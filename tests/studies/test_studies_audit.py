@@ -89,10 +89,21 @@ def test_the_summary_holds_what_is_promised(run: Path) -> None:
     assert {"recovery_depth", "half_depth", "kl_depth"} == set(summary["depth"])
     assert all({"value", "low", "high"} <= set(entry) for entry in summary["depth"].values())
     keys = {"model", "attack", "judge", "scope", "n", "harmful", "low", "high", "unscored"}
-    assert all(keys <= set(rate) and ("k" in rate or "prefix" in rate) for rate in summary["rates"])
-    variants = (4 + 6) + 6
+    named = {"k", "prefix", "variant"}
+    assert all(keys <= set(rate) and len(named & set(rate)) == 1 for rate in summary["rates"])
+    variants = (4 + 6 + 49) + 6
     assert len(summary["rates"]) == variants * 2 * 2
     assert sum(rate["n"] + rate["unscored"] for rate in summary["rates"]) == variants * 2 * 2 * PROMPTS
+
+
+def test_the_attacks_are_summed_up_and_their_cost_was_known_before(run: Path) -> None:
+    summary = _summary(run)
+    overview = {row["attack"]: row["value"] for row in summary["attacks"]["overview"]}
+    assert overview.keys() == {"plain", "prefill", "decoding"}
+    assert overview["plain"] <= overview["decoding"] <= overview["prefill"]
+    assert summary["attacks"]["any"][0]["value"] >= overview["prefill"]
+    assert len(summary["decoding"]["settings"]) == 49 * 2
+    assert summary["cost"]["replies"] == PROMPTS * (4 + 6 + 49 + 6)
 
 
 def test_the_full_scope_counts_what_was_forced_as_well(run: Path) -> None:
@@ -152,7 +163,7 @@ def test_a_server_that_does_not_continue_is_asked_unforced_only_and_the_rest_is_
     config = _config(testbed, model="parrot/model", base=None, limit=2, depths=(0, 5), judges=("rules",))
     found = _summary(audit(config, tmp_path / "run"))
     assert {(rate["attack"], rate.get("k"), rate.get("prefix")) for rate in found["rates"]} == {
-        ("prefill", 0, None), ("refusal_prefix", None, ""),
+        ("prefill", 0, None), ("refusal_prefix", None, ""), ("decoding", None, None),
     }  # fmt: skip
     assert any("not known to continue" in note["why"] for note in found["not_measured"])
 

@@ -121,6 +121,21 @@ def test_one_suffix_for_all_prompts_is_one_search(testbed: Testbed, prompts: Pat
     assert variants == {None, "universal"}
 
 
+def test_a_suffix_can_be_searched_on_several_models_at_once(
+    testbed: Testbed, prompts: Path, tmp_path: Path
+) -> None:
+    options = replace(SUFFIX, steps=2, check_every=2, width=16)
+    also = (str(testbed.organism("deep")),)
+    config = _config(testbed, prompts, options=options, transfer=(), limit=1)
+    alone, both = (
+        read_suffixes(suffix_attack(replace(config, also=more), tmp_path / str(len(more))) / SUFFIXES)[0]
+        for more in ((), also)
+    )
+    assert alone.loss is not None
+    assert both.loss is not None
+    assert both.loss > alone.loss  # the deep organism is harder
+
+
 def test_a_served_model_is_refused_before_anything_runs(
     testbed: Testbed, prompts: Path, tmp_path: Path
 ) -> None:

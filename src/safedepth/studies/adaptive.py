@@ -90,17 +90,17 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
     for judge in config.judges:
         resolve_judge(judge)
     record = asdict(config) | {"kind": "adaptive", "prompts_sha256": file_sha256(config.prompts)}
-    with RunDirectory.open(out, record) as run:
-        target = open_target(
-            config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
+    target = open_target(
+        config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
+    )
+    plan = plan_attacks(config.options, Means.of(target, prompts))
+    arms = arms_of(_without_controls(plan), config.options, depths=config.depths)
+    if not arms:
+        raise DataError(
+            "expected at least one attack that this model and these prompts allow, found none. "
+            "Add harmful answers to the prompts, or name attacks with --attacks"
         )
-        plan = plan_attacks(config.options, Means.of(target, prompts))
-        arms = arms_of(_without_controls(plan), config.options, depths=config.depths)
-        if not arms:
-            raise DataError(
-                "expected at least one attack that this model and these prompts allow, found none. "
-                "Add harmful answers to the prompts, or name attacks with --attacks"
-            )
+    with RunDirectory.open(out, record) as run:
         attacker = _Attacker(config, run, target, prompts, arms, progress)
         tables = {policy: attacker.attack(policy) for policy in POLICIES[: 1 + config.compare]}
         confirmed = attacker.confirm(tables["adaptive"])

@@ -83,14 +83,15 @@ def audit(
     for judge in config.judges:
         resolve_judge(judge)
     record = asdict(config) | {"kind": "audit", "prompts_sha256": file_sha256(config.prompts)}
+    aligned = open_target(
+        config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
+    )
+    base = _open_base(config, aligned)
+    targets = {role: target for role, target in (("aligned", aligned), ("base", base)) if target}
+    notes = _Notes.of(config, aligned, base, prompts)
+    plan = plan_attacks(config.attack, Means.of(aligned, prompts))
+    # Only now: a folder that was begun with a mistake in it would refuse the corrected command.
     with RunDirectory.open(out, record) as run:
-        aligned = open_target(
-            config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
-        )
-        base = _open_base(config, aligned)
-        targets = {role: target for role, target in (("aligned", aligned), ("base", base)) if target}
-        notes = _Notes.of(config, aligned, base, prompts)
-        plan = plan_attacks(config.attack, Means.of(aligned, prompts))
         cost = _cost(config, run, targets, prompts, plan)
         if announce is not None:
             announce(plan, cost)

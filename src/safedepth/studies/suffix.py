@@ -20,6 +20,7 @@ from safedepth.data.suffixes import artifact_text, suffix_for, suffixes_text
 from safedepth.errors import DataError, ModelError
 from safedepth.judges import resolve_judge
 from safedepth.judges.reference import judge_name
+from safedepth.models import load_model
 from safedepth.nouns import Outcome, Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import write_atomically
@@ -37,12 +38,14 @@ SUFFIXES, ARTIFACT = "suffixes.jsonl", "jailbreakbench.json"
 class SuffixConfig:
     """Everything a suffix attack depends on; stored whole as `config.json`.
 
-    `transfer` are models that the suffixes are tried on besides; they may be served ones.
+    `also` are further local models of the same vocabulary that a suffix must work on at once;
+    `transfer` are models that the suffixes are only tried on, served ones too.
     """
 
     model: str
     prompts: str
     options: SuffixOptions = field(default_factory=SuffixOptions)
+    also: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()
     judges: tuple[str, ...] = ("rules",)
     limit: int | None = None
@@ -81,8 +84,9 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
         target = open_target(
             config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
         )
+        others = [load_model(name, dtype=config.dtype, device=config.device) for name in config.also]
         found = search_suffixes(
-            target, prompts, config.options, judge=config.judges[0], seed=config.seed,
+            target, prompts, config.options, judge=config.judges[0], seed=config.seed, others=others,
             folder=run.path / "search", progress=progress,
         )  # fmt: skip
         write_atomically(run.path / SUFFIXES, suffixes_text(found.suffixes).encode())
