@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,11 @@ class Found:
         return bool(self.broken) or self.steps >= options.steps
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Store:
     """Where the lanes' states are kept between steps; in memory alone without a folder."""
 
     folder: Path | None
-    known: dict[str, Found] = field(default_factory=dict)
 
     def get(self, lane: Lane) -> Found | None:
         path = self._path(lane)

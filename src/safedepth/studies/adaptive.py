@@ -24,8 +24,9 @@ from safedepth.judges import resolve_judge
 from safedepth.judges.reference import judge_name
 from safedepth.measure.bandit import Beliefs
 from safedepth.measure.best_of import worst_outcome
-from safedepth.nouns import Outcome, Progress, Prompt, Scope
+from safedepth.nouns import Outcome, Progress, Prompt
 from safedepth.runs import RunDirectory
+from safedepth.studies import summary
 from safedepth.studies.adaptive_arms import Arm, arms_of
 from safedepth.studies.adaptive_tables import adaptive_summary
 from safedepth.studies.attack_plan import ALL, AttackOptions, Means, Plan, plan_attacks
@@ -221,7 +222,7 @@ class _Attacker:
 
     def _learnt(self, table: pd.DataFrame) -> Iterator[tuple[str, str, Outcome, bool]]:
         """What the first judge says of each try: (prompt, arm, outcome, whether it could not be tried)."""
-        told = table[(table["judge"] == self.config.judge) & (table["scope"] == Scope.CONTINUATION.value)]
+        told = summary.verdicts(table, self.config.judge)
         for (prompt, arm), group in told.groupby(["prompt_id", "arm"], sort=True):
             outcome = worst_outcome([Outcome(one) for one in group["outcome"]])
             asked = bool((group["continuation"] != "").any()) or bool((group["stop_reason"] != "").any())

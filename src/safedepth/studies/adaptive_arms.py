@@ -8,8 +8,7 @@ from typing import Any
 
 from inspect_ai import Task
 
-from safedepth import tasks
-from safedepth.studies.attack_plan import AttackOptions, Plan
+from safedepth.studies.attack_plan import AttackOptions, Plan, task_named
 
 __all__ = ["Arm", "arms_of"]
 
@@ -27,14 +26,7 @@ class Arm:
 
     def task(self, **common: Any) -> Task:
         """The Inspect task of this arm. `common` are prompts, judge, seed and decoding."""
-        given = dict(common)
-        if self.attack in ("decoding", "escalation", "suffix"):
-            given.pop("tokenizer", None)
-        if self.attack == "decoding":
-            for name in ("temperature", "top_p", "top_k"):
-                given.pop(name, None)
-        made: Task = getattr(tasks, self.attack)(**given, **self.options)
-        return made
+        return task_named(self.attack, common, **self.options)
 
 
 def arms_of(plan: Plan, options: AttackOptions, *, depths: Sequence[int]) -> list[Arm]:

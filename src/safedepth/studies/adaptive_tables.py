@@ -15,6 +15,7 @@ from safedepth.measure.statistics import rate
 from safedepth.nouns import Outcome, Prompt
 from safedepth.studies import summary
 from safedepth.studies.attack_rates import entry_of
+from safedepth.studies.attack_tables import worst_by
 
 __all__ = ["adaptive_summary"]
 
@@ -64,11 +65,7 @@ def adaptive_summary(
 
 def _tries(table: pd.DataFrame, judge: str) -> pd.DataFrame:
     """One row a try: `prompt_id`, `arm`, `try` and the worst outcome of its replies."""
-    told = summary.verdicts(table, judge)
-    worst = told.groupby(["try", "prompt_id", "arm"], sort=True)["outcome"].agg(
-        lambda outcomes: worst_outcome([Outcome(one) for one in outcomes]).value
-    )
-    return worst.reset_index()
+    return worst_by(summary.verdicts(table, judge), "try", "prompt_id", "arm")
 
 
 def _outcomes(tries: pd.DataFrame, prompts: Sequence[str], turn: int) -> list[Outcome]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
@@ -15,13 +16,22 @@ from inspect_ai.model import Model, get_model
 
 from safedepth import tasks
 from safedepth.attacks.decoding import read_grid
-from safedepth.attacks.forcing import continues_messages
 from safedepth.chat.thinking import thinking_markers
 from safedepth.errors import DataError, ModelError
 from safedepth.nouns import Prompt
 from safedepth.studies.target import Target
 
-__all__ = ["ALL", "ATTACKS", "DEFAULT", "AttackOptions", "Means", "Plan", "plan_attacks"]
+__all__ = [
+    "ALL",
+    "ATTACKS",
+    "DEFAULT",
+    "AttackOptions",
+    "Means",
+    "Plan",
+    "attack_task",
+    "plan_attacks",
+    "task_named",
+]
 
 DEFAULT = ("prefill", "refusal_prefix", "decoding")
 ALL = "all"
@@ -97,7 +107,7 @@ class Means:
         """What can be done with this target and these prompts."""
         return cls(
             local=target.loaded is not None,
-            continues=target.loaded is not None or continues_messages(str(target.model)),
+            continues=target.continues,
             thinks=target.loaded is not None and thinking_markers(target.loaded.chat) is not None,
             harmful=any(prompt.harmful is not None for prompt in prompts),
         )
@@ -171,27 +181,35 @@ def plan_attacks(options: AttackOptions, means: Means) -> Plan:
     return Plan(tuple(chosen), tuple(left_out))
 
 
-def attack_task(name: str, options: AttackOptions, *, depths: Sequence[int], **common: Any) -> Task:
-    """The Inspect task of one attack (all but `refusal_prefix` and `suffix`).
+_TAKES_NO: Mapping[str, frozenset[str]] = {
+    "decoding": frozenset({"temperature", "top_p", "top_k", "tokenizer"}),
+    "escalation": frozenset({"tokenizer"}),
+    "suffix": frozenset({"tokenizer"}),
+}
+"""Of the arguments that tasks have in common, those that a task has no use for."""
 
-    `common` are the arguments that every task takes: prompts, judge, seed, limits, decoding.
+
+def task_named(name: str, common: Mapping[str, Any], **own: Any) -> Task:
+    """The Inspect task of an attack, with what it takes of the common arguments, and its own."""
+    taken = {key: value for key, value in common.items() if key not in _TAKES_NO.get(name, ())}
+    task: Task = getattr(tasks, name)(**taken | own)
+    return task
+
+
+def attack_task(name: str, options: AttackOptions, *, depths: Sequence[int], **common: Any) -> Task:
+    """The Inspect task of one attack of a plan (all but `refusal_prefix`).
+
+    `common` are the arguments that tasks share: prompts, judge, seed, limits, decoding.
     """
-    forced = {
-        "prefill": depths,
-        "rank_prefill": options.rank_depths,
-        "insertion": options.insertion_depths,
-        "on_policy": options.own_depths,
-        "thinking": options.thinking_depths,
+    own: Mapping[str, dict[str, Any]] = {
+        "prefill": {"depth": list(depths)},
+        "rank_prefill": {"depth": list(options.rank_depths)},
+        "insertion": {"depth": list(options.insertion_depths), "benign": options.benign},
+        "on_policy": {"depth": list(options.own_depths)},
+        "thinking": {"depth": list(options.thinking_depths)},
+        "multi_turn": {"depth": list(options.turn_depths), "prompts": options.trajectories},
+        "decoding": {"settings": options.settings},
+        "escalation": {"turns": options.turns},
+        "suffix": {"suffixes": str(Path(options.suffixes or "").resolve())},
     }
-    if name in forced:
-        more = {"benign": options.benign} if name == "insertion" else {}
-        task: Task = getattr(tasks, name)(depth=list(forced[name]), **more, **common)
-        return task
-    if name == "multi_turn":
-        return tasks.multi_turn(depth=list(options.turn_depths), **common | {"prompts": options.trajectories})
-    common.pop("tokenizer", None)
-    if name == "decoding":
-        for own in ("temperature", "top_p", "top_k"):
-            common.pop(own, None)
-        return tasks.decoding(settings=options.settings, **common)
-    return tasks.escalation(turns=options.turns, **common)
+    return task_named(name, common, **own[name])

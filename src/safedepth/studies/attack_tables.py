@@ -12,12 +12,11 @@ from typing import Any, cast
 import pandas as pd
 
 from safedepth.measure.best_of import best_of, worst_outcome
-from safedepth.measure.statistics import clustered_rate
 from safedepth.nouns import Outcome, Rate
 from safedepth.studies import summary
 from safedepth.studies.attack_rates import entry_of
 
-__all__ = ["CONTROLS", "attacks_block", "decoding_block", "worst_rate"]
+__all__ = ["CONTROLS", "attacks_block", "decoding_block", "worst_by", "worst_of_prompts", "worst_rate"]
 
 TRIES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 49)
 """Where best-of-n curves have their points."""
@@ -32,17 +31,26 @@ VARIANT = ["variant", "k", "turn"]
 _SETTING = re.compile(r"(temperature|top_p|top_k) ([0-9.]+)")
 
 
+def worst_by(verdicts: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """One row for every combination of `keys`, with the worst `outcome` of its replies, in order."""
+    worst = verdicts.groupby(list(keys), sort=True)["outcome"].agg(
+        lambda told: worst_outcome([Outcome(one) for one in told]).value
+    )
+    return worst.reset_index()
+
+
+def worst_of_prompts(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The worst outcome of every prompt, and of every seed where several stand in the table."""
+    return worst_by(verdicts, "prompt_id", *(["seed"] if "seed" in verdicts else []))
+
+
 def worst_rate(verdicts: pd.DataFrame) -> Rate:
     """The share of prompts with at least one harmful reply in a table of one judge's verdicts.
 
     A prompt asked under several seeds (column `seed`) counts once a seed, and its seeds as
     replies to one prompt.
     """
-    runs = [*(["seed"] if "seed" in verdicts else [])]
-    worst = verdicts.groupby(["prompt_id", *runs], sort=True)["outcome"].agg(
-        lambda told: worst_outcome([Outcome(one) for one in told])
-    )
-    return clustered_rate([list(group) for _, group in worst.groupby(level=0, sort=True)])
+    return summary.rate_of(worst_of_prompts(verdicts))
 
 
 def decoding_block(replies: pd.DataFrame) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from safedepth.attacks import REFUSAL_PREFIXES
-from safedepth.attacks.forcing import continues_messages
 from safedepth.data import file_sha256, read_prompts
 from safedepth.errors import DataError, ModelError
 from safedepth.judges import resolve_judge
@@ -180,7 +179,7 @@ class _Notes:
             kl_possible = True
         for target in (aligned, base):
             if target is not None and target.loaded is None:
-                if not continues_messages(str(target.model)):
+                if not target.continues:
                     why = f"{target.model} is not known to continue an assistant message"
                     missing.append({"what": "prefill depths and refusal prefixes", "why": why})
                 elif config.tokenizer is None:

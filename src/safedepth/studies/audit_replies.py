@@ -10,11 +10,10 @@ import pandas as pd
 from inspect_ai import Task
 
 from safedepth import tasks
-from safedepth.attacks.forcing import continues_messages
 from safedepth.attacks.insertion import longest_stretch
 from safedepth.nouns import Progress, Prompt
 from safedepth.studies.attack_plan import Plan, attack_task
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.target import Target, room_after, room_for_reply
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def audit_tasks(
     Only the model with the role "aligned" is attacked. Raises ModelError where a context is too
     short for what is to be forced.
     """
-    forcing = target.loaded is not None or continues_messages(str(target.model))
+    forcing = target.continues
     prefixes = config.prefixes if forcing and (role != "aligned" or "refusal_prefix" in plan.attacks) else ()
     deepest = max(config.depths) if role == "aligned" else REFUSAL_TOKENS
     common = _common(config, _room(config, target, prompts, deepest))
@@ -59,10 +58,7 @@ def audit_tasks(
             given = common | {"max_tokens": _room_after(config, target, prompts, forced[name])}
         elif name == "escalation":
             given = common | {"max_tokens": _room_after(config, target, prompts, 0) // turns}
-        if name == "suffix":
-            given = {key: value for key, value in given.items() if key != "tokenizer"}
-            todo.append(tasks.suffix(suffixes=str(Path(str(options.suffixes)).resolve()), **given))
-        elif name != "refusal_prefix":
+        if name != "refusal_prefix":
             todo.append(attack_task(name, options, depths=config.depths, **given))
     return todo
 
@@ -77,16 +73,8 @@ def model_replies(
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Every reply the tasks ask of one model, judged."""
-    total = sum(len(task.dataset) for task in todo)
-    done = 0
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(f"replies of the {role} model", done, total)
-
-    logged = run_tasks(todo, target.model, logs, sample_done=sample_done, roles=config.attack.roles)
+    told = counting(progress, f"replies of the {role} model", todo)
+    logged = run_tasks(todo, target.model, logs, sample_done=told, roles=config.attack.roles)
     return replies_of(logged, role)
 
 

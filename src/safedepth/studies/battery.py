@@ -21,7 +21,7 @@ from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies.divergence import kl_table
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.target import Target, room_for_reply, room_within
 
 __all__ = ["Battery"]
@@ -97,16 +97,8 @@ class Battery:
 
         def measured() -> pd.DataFrame:
             todo = self._tasks(target)
-            total = sum(len(task.dataset) for task in todo)
-            done = 0
-
-            def sample_done() -> None:
-                nonlocal done
-                done += 1
-                if progress is not None:
-                    progress(f"tests of the {role} model", done, total)
-
-            return replies_of(run_tasks(todo, target.model, run.logs / name, sample_done=sample_done), role)
+            told = counting(progress, f"tests of the {role} model", todo)
+            return replies_of(run_tasks(todo, target.model, run.logs / name, sample_done=told), role)
 
         return run.measurement(f"replies-{name}", measured)
 

@@ -19,7 +19,7 @@ from safedepth.runs import RunDirectory
 from safedepth.studies import summary
 from safedepth.studies.audit import AuditConfig
 from safedepth.studies.divergence import kl_table, series_of
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.target import Target
 
 __all__ = ["CALIBRATION_DEPTHS", "calibration_summary", "measure_known"]
@@ -72,15 +72,8 @@ def _replies(
         seed=audit.seed,
         max_tokens=audit.max_tokens or 160,
     )
-    done = 0
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(f"replies of {name}", done, len(task.dataset))
-
-    return replies_of(run_tasks([task], organism.model, logs, sample_done=sample_done), name)
+    told = counting(progress, f"replies of {name}", [task])
+    return replies_of(run_tasks([task], organism.model, logs, sample_done=told), name)
 
 
 def calibration_summary(

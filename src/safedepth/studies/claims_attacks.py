@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from safedepth.measure.best_of import worst_outcome
 from safedepth.nouns import Outcome, Rate
 from safedepth.studies import summary
-from safedepth.studies.attack_tables import worst_rate
+from safedepth.studies.attack_tables import worst_of_prompts, worst_rate
 from safedepth.studies.claims import Claim, percent
 from safedepth.studies.deepening import paired_entry
 
@@ -42,16 +41,9 @@ class AttackEvidence:
 
     def paired(self, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
         """The paired difference in harmful replies, the worst of each prompt's counting."""
-        return paired_entry(_worst(before), _worst(after), event=Outcome.COMPLIED, seed=self.seed)
-
-
-def _worst(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row a prompt and seed, with the worst outcome."""
-    keys = ["prompt_id", *(["seed"] if "seed" in verdicts else [])]
-    told = verdicts.groupby(keys)["outcome"].agg(
-        lambda group: worst_outcome([Outcome(one) for one in group]).value
-    )
-    return told.reset_index()
+        return paired_entry(
+            worst_of_prompts(before), worst_of_prompts(after), event=Outcome.COMPLIED, seed=self.seed
+        )
 
 
 def suffix_breaks(evidence: AttackEvidence) -> Claim:

@@ -19,9 +19,10 @@ from inspect_ai.model import Model
 
 from safedepth.errors import RunError
 from safedepth.judges.judged import verdicts_of
+from safedepth.nouns import Progress
 from safedepth.provider.api import SafedepthAPI
 
-__all__ = ["COLUMNS", "replies_of", "run_tasks"]
+__all__ = ["COLUMNS", "counting", "replies_of", "run_tasks"]
 
 COLUMNS = (
     "model", "attack", "turn", "k", "prefix", "variant", "repeat", "prompt_id", "category", "prompt",
@@ -56,6 +57,19 @@ def _told(listener: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def counting(progress: Progress | None, what: str, tasks: Sequence[Task]) -> Callable[[], None]:
+    """What `run_tasks` is to call after every sample of these tasks: tells how many are done."""
+    total, done = sum(len(task.dataset) for task in tasks), 0
+
+    def sample_done() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(what, done, total)
+
+    return sample_done
 
 
 def run_tasks(

@@ -21,7 +21,7 @@ from safedepth.data.suffixes import suffixes_text
 from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import write_atomically
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.suffix_search import Suffixes, SuffixOptions, search_suffixes
 from safedepth.studies.target import Target
 
@@ -88,15 +88,8 @@ def attack_organism(
             tasks.suffix(suffixes=str((folder / "suffixes.jsonl").resolve()), limit=searched, **common),
             tasks.decoding(limit=decoded, **common),
         ]
-        done, total = 0, sum(len(task.dataset) for task in todo)
-
-        def sample_done() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(f"attacks on the {role} model", done, total)
-
-        logs = run_tasks(todo, target.model, run.logs / f"attacks-{seed}" / role, sample_done=sample_done)
+        told = counting(progress, f"attacks on the {role} model", todo)
+        logs = run_tasks(todo, target.model, run.logs / f"attacks-{seed}" / role, sample_done=told)
         return replies_of(logs, role)
 
     return Attacked(run.measurement(f"replies-attacks-{role}-{seed}", asked), losses, searches)

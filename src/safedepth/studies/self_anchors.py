@@ -19,7 +19,7 @@ from safedepth.data import read_anchors, read_requests
 from safedepth.errors import DataError
 from safedepth.nouns import Anchor, Progress
 from safedepth.runs import write_atomically
-from safedepth.studies.replies import run_tasks
+from safedepth.studies.replies import counting, run_tasks
 from safedepth.studies.target import Target, open_target, room_for_reply
 
 __all__ = ["self_anchors"]
@@ -74,15 +74,8 @@ def _answers(
         prompts=str(Path(requests).resolve()), name="anchors", judge="rules", seed=seed, temperature=0.0,
         max_tokens=room,
     )  # fmt: skip
-    done = 0
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress("anchors in the model's own words", done, len(asked))
-
-    logs = run_tasks([task], target.model, _logs(path), sample_done=sample_done)
+    told = counting(progress, "anchors in the model's own words", [task])
+    logs = run_tasks([task], target.model, _logs(path), sample_done=told)
     said = {
         str(sample.metadata["prompt_id"]): sample.output.completion
         for log in logs

@@ -25,7 +25,7 @@ from safedepth.nouns import Outcome, Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import write_atomically
 from safedepth.studies import summary
-from safedepth.studies.replies import replies_of, run_tasks
+from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.suffix_search import Suffixes, SuffixOptions, search_suffixes, suffix_block
 from safedepth.studies.target import Target, is_served, open_target, room_after
 
@@ -127,19 +127,17 @@ def _replies(
         tasks.suffix(suffixes=str((run.path / SUFFIXES).resolve()), **common),
         tasks.refusal_prefix(prefix=[""], **common),
     ]
-    done, total = 0, sum(len(task.dataset) for task in todo)
-
-    def sample_done() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(f"replies of {role}", done, total)
-
     number = (*("aligned",), *(Path(name).name for name in config.transfer)).index(role)
     return run.measurement(
         f"replies-{number}",
         lambda: replies_of(
-            run_tasks(todo, target.model, run.logs / str(number), sample_done=sample_done), role
+            run_tasks(
+                todo,
+                target.model,
+                run.logs / str(number),
+                sample_done=counting(progress, f"replies of {role}", todo),
+            ),
+            role,
         ),
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 from inspect_ai._util.registry import registry_find, registry_info
 from inspect_ai.model import Model, get_model
 
+from safedepth.attacks.forcing import continues_messages
 from safedepth.chat import ChatFormat
 from safedepth.errors import ModelError
 from safedepth.models import LoadedModel, context_length, load_model
@@ -38,6 +39,11 @@ class Target:
         if self.loaded is not None:
             self.model.api.close()
             forget_loaded(self.name)
+
+    @property
+    def continues(self) -> bool:
+        """Whether it is known to continue an assistant's message, so that tokens can be forced."""
+        return self.loaded is not None or continues_messages(str(self.model))
 
     @property
     def card(self) -> dict[str, Any]:
