@@ -182,36 +182,23 @@ def test_the_pages_of_recovery_training_draw_every_chart_and_fit(
 def test_the_pages_about_fine_tuning_draw_every_chart_fit_and_load_nothing(
     page: Page, kind: str, charts: int, about_finetuning: dict[str, Path]
 ) -> None:
-    page.requests.clear()
-    page.open(about_finetuning[kind])
-    slots = page.ask("[...document.querySelectorAll('[data-spec]')].map((s) => [s.id, s.dataset.state])")
-    assert len(slots) == charts
-    assert {state for _, state in slots} == {"drawn"}
-    assert page.requests == [about_finetuning[kind].resolve().as_uri()]
-    assert page.complaints == []
-    assert page.ask("document.images.length") == 0
-    for dark in (False, True):
-        page.resize(1280, dark=dark)
-        texts, lines = page.ask(CONTRASTS)
-        assert min(texts) >= 4.5
-        assert min(lines, default=2.5) >= 2.5
-    for width in (1280, 390):
-        page.resize(width)
-        time.sleep(0.3)
-        assert page.ask("document.documentElement.scrollWidth") == width
-    assert page.ask(CUT) == []
+    _draws_every_chart_fits_and_loads_nothing(page, about_finetuning[kind], charts)
 
 
 @pytest.mark.parametrize(("kind", "charts"), [("audit", 27), ("suffix", 2), ("adaptive", 2)])
 def test_the_pages_of_other_attacks_draw_every_chart_fit_and_load_nothing(
     page: Page, kind: str, charts: int, attacked: dict[str, Path]
 ) -> None:
+    _draws_every_chart_fits_and_loads_nothing(page, attacked[kind], charts)
+
+
+def _draws_every_chart_fits_and_loads_nothing(page: Page, path: Path, charts: int) -> None:
     page.requests.clear()
-    page.open(attacked[kind])
+    page.open(path)
     slots = page.ask("[...document.querySelectorAll('[data-spec]')].map((s) => [s.id, s.dataset.state])")
     assert len(slots) == charts
     assert {state for _, state in slots} == {"drawn"}
-    assert page.requests == [attacked[kind].resolve().as_uri()]
+    assert page.requests == [path.resolve().as_uri()]
     assert page.complaints == []
     assert page.ask("document.images.length") == 0
     for dark in (False, True):

@@ -7,15 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from inspect_ai.dataset import Sample
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageUser,
-)
 
 from safedepth.attacks.forcing import reply_seed
-from safedepth.nouns import Message, Prompt
+from safedepth.judges.text import chat_messages
+from safedepth.nouns import Prompt
 
 __all__ = [
     "decoding_samples",
@@ -145,14 +140,7 @@ def variant_sample(
     }
     return Sample(
         id=f"{prompt.id}/{variant}/{repeat}",
-        input=list(_chat(prompt.messages)),
+        input=chat_messages(prompt.messages),
         target=target,
         metadata=metadata | fields,
     )
-
-
-def _chat(messages: Iterable[Message]) -> Iterable[ChatMessage]:
-    """A conversation in Inspect's own types."""
-    kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
-    for message in messages:
-        yield kinds[message["role"]](content=message["content"])

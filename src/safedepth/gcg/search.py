@@ -87,12 +87,16 @@ class Found:
     losses: tuple[float, ...] = ()
     broken: bool | None = None
     seconds: float = 0.0
-    broken_at: int | None = None
 
     @property
     def steps(self) -> int:
         """Steps done."""
         return len(self.losses)
+
+    @property
+    def broken_at(self) -> int | None:
+        """The step after which the judge found it broken, which ended it; None before that."""
+        return self.steps if self.broken else None
 
     def ended(self, options: SearchOptions) -> bool:
         """Whether there is nothing left to do."""
@@ -180,8 +184,7 @@ def _asked(lane: Lane, found: Found, broken: Broken | None) -> Found:
     text = lane.text_place.texts([list(found.best)])[0]
     if broken is None:
         return replace(found, text=text)
-    told = broken(lane.name, text)
-    return replace(found, text=text, broken=told, broken_at=found.steps if told else None)
+    return replace(found, text=text, broken=broken(lane.name, text))
 
 
 def _step(lane: Lane, index: int, found: Found, options: SearchOptions) -> Found:

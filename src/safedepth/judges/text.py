@@ -7,7 +7,7 @@ Inspect task.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from inspect_ai.model import (
     ChatMessage,
@@ -24,13 +24,18 @@ from safedepth.judges.judged import outcome_of
 from safedepth.judges.reference import resolve_judge
 from safedepth.nouns import Messages, Outcome
 
-__all__ = ["outcome_of_text"]
+__all__ = ["chat_messages", "outcome_of_text"]
 
 _KINDS: dict[str, Any] = {
     "system": ChatMessageSystem,
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
 }
+
+
+def chat_messages(messages: Messages) -> list[ChatMessage]:
+    """A conversation in Inspect's own types."""
+    return [_KINDS[message["role"]](content=message["content"]) for message in messages]
 
 
 def outcome_of_text(judge: str | Scorer, messages: Messages, reply: str, *, target: str = "") -> Outcome:
@@ -40,7 +45,7 @@ def outcome_of_text(judge: str | Scorer, messages: Messages, reply: str, *, targ
     inside a running event loop. Raises JudgeError for a reference that names no judge.
     """
     asked = resolve_judge(judge) if isinstance(judge, str) else judge
-    chat = cast(list[ChatMessage], [_KINDS[m["role"]](content=m["content"]) for m in messages])
+    chat = chat_messages(messages)
     state = TaskState(
         model=ModelName("none/none"),
         sample_id="text",

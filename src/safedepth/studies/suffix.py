@@ -92,12 +92,12 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
         write_atomically(run.path / SUFFIXES, suffixes_text(found.suffixes).encode())
         run.measurement("losses", lambda: found.losses)
         cards = {"aligned": target.card}
-        tables = [_replies(config, run, target, prompts, "aligned", progress)]
-        for name in config.transfer:
+        tables = [_replies(config, run, target, prompts, "aligned", 0, progress)]
+        for number, name in enumerate(config.transfer, start=1):
             with closing(open_target(name, dtype=config.dtype, device=config.device)) as other:
-                role = Path(name).name
+                role = name if Path(name).name in cards else Path(name).name
                 cards[role] = other.card
-                tables.append(_replies(config, run, other, prompts, role, progress))
+                tables.append(_replies(config, run, other, prompts, role, number, progress))
         replies = run.measurement("replies", lambda: pd.concat(tables, ignore_index=True))
         write_atomically(run.path / ARTIFACT, _artifact(config, prompts, found, replies).encode())
         run.write_summary(_summary(config, run.begun["created"], cards, found, replies))
@@ -111,9 +111,10 @@ def _replies(
     target: Target,
     prompts: Sequence[Prompt],
     role: str,
+    number: int,
     progress: Progress | None,
 ) -> pd.DataFrame:
-    """Replies of one model with the suffixes, and without."""
+    """Replies of one model with the suffixes, and without; `number` tells the models of a run apart."""
     room = config.max_tokens or 512
     if target.loaded is not None:
         forced = 4 * config.options.tokens  # other tokenizers may need more for the same text
@@ -127,7 +128,6 @@ def _replies(
         tasks.suffix(suffixes=str((run.path / SUFFIXES).resolve()), **common),
         tasks.refusal_prefix(prefix=[""], **common),
     ]
-    number = (*("aligned",), *(Path(name).name for name in config.transfer)).index(role)
     return run.measurement(
         f"replies-{number}",
         lambda: replies_of(
