@@ -14,7 +14,9 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 NEEDS = {
     "requirements.lock": [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]],
-    "requirements-dev.lock": [*EXTRAS["dev"], *EXTRAS["docs"], *EXTRAS["servers"], *EXTRAS["sweep"]],
+    "requirements-dev.lock": [
+        need for extra in ("dev", "docs", "servers", "sweep", "utility", "alpaca") for need in EXTRAS[extra]
+    ],
 }
 
 
