@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safedepth.data.benchmarks import read_benchmark
 from safedepth.data.fields import (
     BESIDE,
     Cells,
@@ -23,6 +24,7 @@ from safedepth.data.fields import (
     unknown_columns,
 )
 from safedepth.data.rows import Row
+from safedepth.data.sources import place_of
 from safedepth.errors import DataError
 from safedepth.nouns import Anchor, Prompt
 
@@ -57,9 +59,14 @@ def read_requests(path: str | Path, *, limit: int | None = None) -> list[Prompt]
     """Benign requests in the layouts of `read_anchors` with or without the answer, out of `limit` rows.
 
     The answer becomes `Prompt.answer`, None where its column is absent or null, or the
-    chat ends with the user's turn. Ids and errors are as in `read_anchors`.
+    chat ends with the user's turn. Ids and errors are as in `read_anchors`. Of a benchmark
+    (`xstest:FILE`, `jailbreakbench`) the benign requests are read, their category the benchmark's
+    own; one without such is an error.
     """
-    return read_items(path, limit, _request)
+    place = place_of(path)
+    if place.benchmark is not None:
+        return read_benchmark(place.benchmark, place.files, benign=True, limit=limit)
+    return read_items(place.files[0], limit, _request)
 
 
 def anchor(row: Row) -> list[Anchor]:

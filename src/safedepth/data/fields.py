@@ -27,6 +27,7 @@ __all__ = [
     "items_of",
     "read_items",
     "request",
+    "require_limit",
     "required",
     "row_id",
     "text",
@@ -41,6 +42,9 @@ CHAT = frozenset({"messages", "turns"})
 """The columns of a chat, which may be a trajectory."""
 
 ROLES = ("system", "user", "assistant")
+
+LARGEST = 1_000_000
+"""Characters a cell may have; a longer one is a file in a file, or a quote that was never closed."""
 
 Cells = Mapping[str, object]
 
@@ -70,10 +74,15 @@ def read_items(path: str | Path, limit: int | None, parse: Callable[[Row], Seque
     return items_of(read_rows(Path(path)), limit, parse)
 
 
-def items_of(rows: Iterable[Row], limit: int | None, parse: Callable[[Row], Sequence[Item]]) -> list[Item]:
-    """`read_items` of rows that are read already."""
+def require_limit(limit: int | None) -> None:
+    """Raise DataError for a limit below 1."""
     if limit is not None and limit < 1:
         raise DataError(f"expected a limit of at least 1, found {limit}")
+
+
+def items_of(rows: Iterable[Row], limit: int | None, parse: Callable[[Row], Sequence[Item]]) -> list[Item]:
+    """`read_items` of rows that are read already."""
+    require_limit(limit)
     items: list[Item] = []
     places: dict[str, str] = {}
     for row in rows:
@@ -116,9 +125,14 @@ def required(cells: Cells, column: str, where: str) -> str:
 
 
 def text(value: object, column: str, where: str) -> str:
-    """`value`, letter for letter; an error unless it is Unicode text that is not blank."""
+    """`value`, letter for letter; an error unless it is Unicode text, not blank, of 1 MB at most."""
     if not isinstance(value, str):
         raise DataError(f"expected text in `{column}` of {where}, found {value!r:.60}")
+    if len(value) > LARGEST:
+        raise DataError(
+            f"expected at most {LARGEST} characters in `{column}` of {where}, found {len(value)}. Look for a "
+            "quote that is not closed, or shorten the cell"
+        )
     if not value.strip():
         raise DataError(
             f"expected text in `{column}` of {where}, found an empty one. Fill it or remove the row"

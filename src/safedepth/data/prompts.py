@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from safedepth.data.benchmarks import read_benchmark
 from safedepth.data.fields import (
     BESIDE,
     CHAT,
@@ -27,6 +28,7 @@ from safedepth.data.fields import (
     unknown_columns,
 )
 from safedepth.data.rows import Row
+from safedepth.data.sources import place_of
 from safedepth.nouns import Message, Prompt
 
 __all__ = ["read_prompts", "write_prompts"]
@@ -35,7 +37,8 @@ LAYOUTS = (
     "expected one of: `prompt` and `harmful` (the harmful answer; without it only `prompt`); `goal` and "
     "`target` (AdvBench); `messages`, a list of {role, content} that ends with the harmful answer or the "
     "user's turn (a JSON row may be such a list itself), and `turns` where more than one of the last "
-    "answers is harmful. `id` and `category` may stand beside each"
+    "answers is harmful. `id` and `category` may stand beside each. A public benchmark is given with its "
+    "name (hex-phi:PATH)"
 )
 
 
@@ -50,6 +53,9 @@ _PAIRS = (_Layout("prompt", "harmful"), _Layout("goal", "target"))
 def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     """The prompts of a .csv, .jsonl, .ndjson or .json file, in its order; of the first `limit` rows.
 
+    `path` may be any source (`sources`): `hex-phi:FOLDER`, `xstest:FILE`, `jailbreakbench` from
+    the hub. A benchmark's file must be as it is published; `category` is the benchmark's own.
+
     A chat with `turns` = T > 1 is a trajectory: its last T answers are harmful, and it
     becomes T prompts, the t-th with t - 1 harmful answers in its messages and the id
     "<row's id>/t<t>". Every other row is one prompt.
@@ -58,7 +64,10 @@ def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     file gives the same ids, which lets a run resume. The whole file is checked whatever
     the limit. Raises DataError, with the row, for everything that cannot be used.
     """
-    return read_items(path, limit, _prompts)
+    place = place_of(path)
+    if place.benchmark is not None:
+        return read_benchmark(place.benchmark, place.files, limit=limit)
+    return read_items(place.files[0], limit, _prompts)
 
 
 def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:

@@ -1,4 +1,4 @@
-"""A file of rows, CSV, JSONL, JSON or Parquet, read whole or refused with the place of the fault.
+"""A file of rows (CSV, JSONL, JSON, Parquet, lines), read whole or refused with the place of the fault.
 
 It knows encodings and syntax. It refuses to know what the columns mean: see
 `prompts` for that.
@@ -7,16 +7,16 @@ It knows encodings and syntax. It refuses to know what the columns mean: see
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from safedepth.errors import DataError
 
-__all__ = ["KINDS", "Row", "file_sha256", "read_rows"]
+__all__ = ["KINDS", "Row", "read_bytes", "read_lines", "read_one_column", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,55 @@ def read_rows(path: Path) -> list[Row]:
     kind = path.suffix.lower()
     if kind not in KINDS:
         if path.is_dir() or not path.exists():
-            _bytes(path)  # Raises: a wrong path is worth more words than a wrong ending.
+            read_bytes(path)  # Raises: a wrong path is worth more words than a wrong ending.
         raise DataError(
             f"expected a file ending in {', '.join(KINDS)}, found {path}. Convert it or rename it"
         )
-    rows = _parquet_rows(path) if kind == PARQUET else _rows_of_text(_PARSERS[kind], path)
+    rows = _parquet_rows(path) if kind == PARQUET else _PARSERS[kind](_filled(path), path)
     if not rows:
         raise DataError(f"expected prompts in {path}, found none (a header or an empty list alone)")
     return rows
 
 
-def _rows_of_text(parse: Callable[[str, Path], list[Row]], path: Path) -> list[Row]:
+def _filled(path: Path) -> str:
     text = _text(path)
     if not text.strip():
         raise DataError(f"expected prompts in {path}, found an empty file")
-    return parse(text, path)
+    return text
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, for the provenance. Raises DataError where it cannot be read."""
-    return hashlib.sha256(_bytes(Path(path))).hexdigest()
+def read_one_column(path: Path) -> list[Row]:
+    """The texts of a CSV file of one column without a header; each row's value is its text.
+
+    Cells may be quoted and hold line breaks. Commas need no quotes here, for there is one
+    column to be read. Raises DataError as `read_rows` does; blank lines are no rows.
+    """
+    text = _filled(path)
+    lines = list(io.StringIO(text, newline=""))
+    rows: list[Row] = []
+    for cells, first, last in _records(text, path):
+        where = f"row {len(rows) + 1} (line {last}) of {path}"
+        written = "".join(lines[first:last])
+        if len(cells) > 1 and '"' in written:
+            raise DataError(
+                f"expected one cell in {where}, found {len(cells)}. Quote the whole instruction, with every "
+                "quote in it doubled"
+            )
+        rows.append(Row(len(rows) + 1, where, ",".join(cells)))
+    return rows
 
 
-def _bytes(path: Path) -> bytes:
+def read_lines(path: Path) -> list[Row]:
+    """The lines of a text file; each row's value is its text. Blank lines are no rows."""
+    rows: list[Row] = []
+    for number, line in enumerate(_filled(path).split("\n"), start=1):
+        if line.strip():
+            rows.append(Row(len(rows) + 1, f"line {number} of {path}", line.removesuffix("\r")))
+    return rows
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises DataError, with what to do, where they cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -71,8 +97,9 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    data = _bytes(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    data = read_bytes(path)
+    # With its mark or without: every other byte of plain letters is zero.
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:2].count(0) == 1:
         raise DataError(f"expected UTF-8 text in {path}, found UTF-16. Save it as UTF-8")
     if b"\0" in data:
         raise DataError(
@@ -90,27 +117,48 @@ def _text(path: Path) -> str:
 
 
 def _csv_rows(text: str, path: Path) -> list[Row]:
-    # strict: an unclosed quote is an error instead of swallowing the rest of the file.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     rows: list[Row] = []
-    try:
-        for cells in reader:
-            if not cells:
-                continue
-            if not header:
-                header = _header(cells, path)
-                continue
-            where = f"row {len(rows) + 1} (line {reader.line_num}) of {path}"
-            if len(cells) != len(header):
-                raise DataError(
-                    f"expected {len(header)} cells ({', '.join(header)}) in {where}, found {len(cells)}. "
-                    "Quote cells that hold commas or line breaks"
-                )
-            rows.append(Row(len(rows) + 1, where, dict(zip(header, cells, strict=True))))
-    except csv.Error as error:
-        raise DataError(f"expected CSV in {path}, found at line {reader.line_num}: {error}") from error
+    for cells, _first, last in _records(text, path):
+        if not header:
+            header = _header(cells, path)
+            continue
+        where = f"row {len(rows) + 1} (line {last}) of {path}"
+        if len(cells) != len(header):
+            raise DataError(
+                f"expected {len(header)} cells ({', '.join(header)}) in {where}, found {len(cells)}. "
+                "Quote cells that hold commas or line breaks"
+            )
+        rows.append(Row(len(rows) + 1, where, dict(zip(header, cells, strict=True))))
     return rows
+
+
+def _records(text: str, path: Path) -> Iterator[tuple[list[str], int, int]]:
+    """The cells of every record that is not blank, with the lines it stands on: [first, last), from 0."""
+    # strict: an unclosed quote is an error instead of swallowing the rest of the file.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    first = 0
+    while True:
+        try:
+            with _cells_of_any_size(len(text)):
+                cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"expected CSV in {path}, found at line {reader.line_num}: {error}") from error
+        if cells is None:
+            return
+        if cells:
+            yield cells, first, reader.line_num
+        first = reader.line_num
+
+
+@contextmanager
+def _cells_of_any_size(size: int) -> Iterator[None]:
+    """Lift csv's limit of 131072 characters a cell, which is one for the whole process, while reading."""
+    before = csv.field_size_limit(size + 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(cells: list[str], path: Path) -> list[str]:
@@ -149,7 +197,7 @@ def _parquet_rows(path: Path) -> list[Row]:
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
-    data = _bytes(path)
+    data = read_bytes(path)
     if not data:
         raise DataError(f"expected prompts in {path}, found an empty file")
     try:
