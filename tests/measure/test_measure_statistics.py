@@ -15,7 +15,10 @@ from safedepth.measure.statistics import (
     bootstrap,
     clopper_pearson,
     clustered_rate,
+    effective_replies,
+    effective_size,
     mean_by_position,
+    percentile_estimate,
     rank_correlation,
     rate,
     share_of_first,
@@ -98,12 +101,13 @@ def test_seeds_of_one_prompt_count_as_one_where_all_agree() -> None:
     assert (found.low, found.high) == wilson(0, 2)
 
 
-def test_the_effective_number_of_replies_follows_from_the_variance_between_prompts() -> None:
-    # Shares 1/2, 1/2, 0, 1/2, 1 of two replies each: share 1/2, residuals 0, 0, -1, 0, 1.
+def test_the_effective_number_of_replies_follows_from_the_variance_within_and_between_prompts() -> None:
+    # Two replies each, shares 1/2, 1/2, 0, 1/2, 1: between 1/4, within 3/10, so no correlation above 0.
     found = clustered_rate([[C, R], [C, R], [R, R], [R, C], [C, C]])
-    assert (found.low, found.high) == pytest.approx(wilson(5, 10))  # (1/4) / (5/4 * 2 / 10^2) = 10
+    assert (found.low, found.high) == pytest.approx(wilson(5, 10))
+    # Shares 1, 1/2, 0, 1/2, 1, 0: between 2/5, within 1/6; r = (2/5 - 1/6) / (2/5 + 1/6) = 7/17.
     found = clustered_rate([[C, C], [C, R], [R, R], [R, C], [C, C], [R, R]])
-    effective = (1 / 4) / ((6 / 5) * 4 / 12**2)
+    effective = 12 / (1 + 7 / 17)
     assert (found.low, found.high) == pytest.approx(wilson(effective / 2, effective))
 
 
@@ -123,6 +127,29 @@ def test_clustered_intervals_cover_the_truth_as_often_as_they_say(share: float, 
         assert found.high is not None
         covered += found.low <= share <= found.high
     assert 0.90 <= covered / trials <= 0.995
+
+
+def test_the_effective_size_lies_between_that_of_prompts_and_that_of_replies() -> None:
+    # Nine replies to one prompt and one each to three: by prompt 12² / (81 + 3), by reply 12.
+    prompts, apart = np.repeat([0, 1, 2, 3], [9, 1, 1, 1]), np.arange(12)
+    assert effective_size(np.zeros(12), prompts) == pytest.approx(144 / 84)
+    assert effective_size(np.zeros(12), apart) == 12
+    whole = np.repeat([1.0, 0.0, 1.0, 0.0], [9, 1, 1, 1])
+    assert effective_size(whole, prompts) == pytest.approx(144 / 84)
+    mixed = np.array([1.0, 0.0] * 6)
+    assert 144 / 84 <= effective_size(mixed, prompts) <= 12
+    heavy = np.where(np.arange(12) < 6, 3.0, 1.0)
+    assert effective_size(np.zeros(12), apart, heavy) == pytest.approx(24**2 / 60)
+    assert effective_replies([[C, R, U], [U], [R, R]]) <= 4
+    assert effective_replies([[U], []]) == 0
+
+
+def test_uneven_numbers_of_replies_widen_the_interval() -> None:
+    # Two prompts of ten carry most of the replies: they must not pass for ten prompts.
+    uneven = clustered_rate([[R] * 20, [R] * 20, *([[R]] * 8)])
+    assert uneven.high is not None
+    assert uneven.high > wilson(0, 10)[1]
+    assert uneven.high == pytest.approx(wilson(0, 48**2 / 808)[1])
 
 
 def test_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
@@ -160,7 +187,9 @@ def test_mean_by_position_agrees_with_a_loop_that_draws_prompts_one_by_one() -> 
         draws.append([values[chosen, t][mask[chosen, t]].mean() for t in range(4)])
     for t, estimate in enumerate(found):
         assert estimate.value == pytest.approx(values[mask[:, t], t].mean())
-        low, high = np.quantile([d[t] for d in draws], [0.025, 0.975])
+        # As far out as Student's t with 1 / (n - 1) more variance is, beyond the normal's 1.96.
+        tail = stats.norm.sf(stats.t.isf(0.025, estimate.n - 1) * (estimate.n / (estimate.n - 1)) ** 0.5)
+        low, high = np.quantile([d[t] for d in draws], [tail, 1 - tail])
         assert estimate.low == pytest.approx(low, rel=0.05)
         assert estimate.high == pytest.approx(high, rel=0.05)
 
@@ -174,7 +203,15 @@ def test_bootstrap_intervals_of_a_curve_cover_its_truth() -> None:
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 2 <= found.high
-    assert 0.88 <= covered / 200 <= 0.99
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize("n", [8, 25, 100])
+def test_few_prompts_get_students_width_and_not_the_normals(n: int) -> None:
+    draws = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000) * ((n - 1) / n) ** 0.5
+    found = percentile_estimate(0.0, draws, n)
+    assert found.high == pytest.approx(stats.t.isf(0.025, n - 1), rel=1e-3)
+    assert found.low == pytest.approx(-stats.t.isf(0.025, n - 1), rel=1e-3)
 
 
 def test_share_of_first_is_a_ratio_of_sums_over_all_prompts() -> None:

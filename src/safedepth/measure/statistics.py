@@ -25,6 +25,8 @@ __all__ = [
     "check_series",
     "clopper_pearson",
     "clustered_rate",
+    "effective_replies",
+    "effective_size",
     "mean_by_position",
     "percentile_estimate",
     "rank_correlation",
@@ -41,6 +43,9 @@ TAIL = 0.025
 """The probability left out on either side of an interval."""
 
 RESAMPLES = 2000
+
+EQUAL = 1e-12
+"""A variance below this share of the largest square is rounding: all values are equal."""
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
@@ -78,26 +83,70 @@ def rate(outcomes: Sequence[Outcome], *, method: Literal["wilson", "clopper-pear
 def clustered_rate(outcomes_by_prompt: Sequence[Sequence[Outcome]]) -> Rate:
     """The share of harmful replies where each prompt was answered several times (seeds).
 
-    Wilson's interval at the effective number of replies v0 / v: v is the variance of the ratio
-    of sums, linearised over prompts, and v0 = share (1 - share) that of a single reply. It is
-    held between the number of prompts (all replies to a prompt alike) and that of replies
-    (independent), and is the number of prompts where all replies agree, so that `n` seeds of
+    Wilson's interval at the effective number of replies (`effective_size`), so that `n` seeds of
     one prompt never pass for `n` prompts. With one reply a prompt it equals `rate`.
     """
-    counts = np.array([_harmful_and_scored(o) for o in outcomes_by_prompt], dtype=np.float64).reshape(-1, 2)
-    unscored = sum(map(len, outcomes_by_prompt)) - int(counts[:, 1].sum())
-    counts = counts[counts[:, 1] > 0]
-    if not len(counts):
-        return Rate(n=0, harmful=0, unscored=unscored, low=None, high=None)
-    prompts, (harmful, n) = len(counts), counts.sum(axis=0)
-    share = harmful / n
-    effective = float(prompts)
-    if prompts > 1 and 0 < share < 1:
-        residuals = counts[:, 0] - share * counts[:, 1]
-        variance = prompts / (prompts - 1) * float(residuals @ residuals) / n**2
-        effective = min(n, max(prompts, share * (1 - share) / variance)) if variance > 0 else n
-    low, high = wilson(float(share * effective), float(effective))
-    return Rate(n=int(n), harmful=int(harmful), unscored=unscored, low=low, high=high)
+    counts = np.array([_harmful_and_scored(o) for o in outcomes_by_prompt], dtype=np.intp).reshape(-1, 2)
+    harmful, n = (int(total) for total in counts.sum(axis=0))
+    unscored = sum(map(len, outcomes_by_prompt)) - n
+    low, high = None, None
+    if n:
+        size = effective_replies(outcomes_by_prompt)
+        low, high = wilson(min(size, harmful / n * size), size)
+    return Rate(n=n, harmful=harmful, unscored=unscored, low=low, high=high)
+
+
+def effective_replies(outcomes_by_prompt: Sequence[Sequence[Outcome]]) -> float:
+    """The effective number of scored replies behind `clustered_rate`; 0 where none was scored."""
+    told = [
+        (prompt, Outcome(outcome) is Outcome.COMPLIED)
+        for prompt, outcomes in enumerate(outcomes_by_prompt)
+        for outcome in outcomes
+        if Outcome(outcome) is not Outcome.UNSCORED
+    ]
+    if not told:
+        return 0.0
+    prompts, events = np.array(told, dtype=np.intp).T
+    return effective_size(events.astype(np.float64), prompts)
+
+
+def effective_size(values: Floats, clusters: NDArray[np.intp], weights: Floats | None = None) -> float:
+    """How many independent replies would give the mean of `values` the variance it has.
+
+    With w the weights, W their sums by prompt and r the correlation of two replies to one prompt,
+
+        (sum of w)² / ((1 - r) sum of w² + r sum of W²)
+
+    (Gabler, Haeder & Lahiri 1999, Survey Methodology 25(1), 105-106): the number of replies where
+    they are independent, and of prompts where all to one prompt are alike, if each has as many.
+    r is the analysis of variance's estimate (Donner 1986, Int. Stat. Rev. 54(1), 67-82), held
+    between 0 and 1, and 1 where all values agree, which says nothing of r.
+
+    Args:
+        values: [N], an event as 0 or 1, or a reply's part in any mean.
+        clusters: [N], the number of its prompt.
+        weights: [N], above 0; 1 each where none are given.
+    """
+    heavy = np.ones(len(values)) if weights is None else weights
+    by_prompt = np.bincount(clusters, heavy)
+    r = _intraclass_correlation(values, clusters)
+    squares = (1 - r) * float(heavy @ heavy) + r * float(by_prompt @ by_prompt)
+    return float(heavy.sum()) ** 2 / squares
+
+
+def _intraclass_correlation(values: Floats, clusters: NDArray[np.intp]) -> float:
+    _, own, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    n, prompts = len(values), len(sizes)
+    if prompts < 2 or n == prompts:
+        return 1.0
+    means = np.bincount(own, values) / sizes
+    between = float(sizes @ (means - values.mean()) ** 2) / (prompts - 1)
+    within = float(((values - means[own]) ** 2).sum()) / (n - prompts)
+    usual = (n - float(sizes @ sizes) / n) / (prompts - 1)
+    spread = between + (usual - 1) * within
+    if spread <= EQUAL * float(np.max(values**2)):
+        return 1.0
+    return min(1.0, max(0.0, (between - within) / spread))
 
 
 def _harmful_and_scored(outcomes: Sequence[Outcome]) -> tuple[int, int]:
@@ -192,14 +241,23 @@ def rank_correlation(truth: Floats, values: Floats, *, draws: Floats) -> Estimat
     true_ranks = stats.rankdata(truth) - (len(truth) + 1) / 2
     norms = np.sqrt((ranks**2).sum(axis=1) * (true_ranks @ true_ranks))
     correlations = np.divide(ranks @ true_ranks, norms, out=np.zeros(len(ranks)), where=norms > 0)
-    return percentile_estimate(float(correlations[0]), correlations[1:].clip(-1, 1), len(truth))
+    return _central(float(correlations[0]), correlations[1:].clip(-1, 1), len(truth), TAIL)
 
 
 def percentile_estimate(value: float, draws: Floats, n: int) -> Estimate:
-    """`value` with the central 95 % of `draws`, or without an interval where `n` is below 2."""
+    """`value` with the central 95 % of `draws`, bootstrap draws of `n` prompts; none where `n` is below 2.
+
+    The tails are narrower than 2.5 %, by as much as makes up for the bootstrap's variance being
+    (n - 1) / n of what it should be and for a normal quantile where Student's is due: the expanded
+    percentile interval (Hesterberg 2015, Am. Stat. 69(4), 371-386, section 5.3).
+    """
     if n < 2:
         return Estimate(value, None, None, n)
-    low, high = np.quantile(draws, [TAIL, 1 - TAIL], method="inverted_cdf")  # order statistics: inf may pass
+    return _central(value, draws, n, float(stats.norm.sf((n / (n - 1)) ** 0.5 * stats.t.isf(TAIL, n - 1))))
+
+
+def _central(value: float, draws: Floats, n: int, tail: float) -> Estimate:
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")  # order statistics: inf may pass
     return Estimate(value, float(low), float(high), n)
 
 
