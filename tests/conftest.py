@@ -5,6 +5,7 @@ Heavy imports wait inside the fixtures, so that tests which need no model start 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
     from safedepth.models import LoadedModel
     from safedepth.testbed import Testbed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Inspect's cache of answers begins empty: what a grader said another day proves nothing today."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSPECT_CACHE_DIR", str(tmp_path_factory.mktemp("answers")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -196,3 +196,22 @@ def test_a_judge_that_raises_about_a_text_leaves_it_unscored(judge_file: Path) -
     assert outcome_of_text(f"{judge_file}@raises", [{"role": "user", "content": "How?"}], "x") is (
         Outcome.UNSCORED
     )
+
+
+def test_a_judge_of_texts_lives_in_one_event_loop(tmp_path: Path) -> None:
+    """A client of a server cannot be used in another loop than the one its connections began in."""
+    file = tmp_path / "loops.py"
+    file.write_text(
+        "import asyncio\nfrom inspect_ai.scorer import Score, mean, scorer\n\nloops = []\n\n"
+        "@scorer(metrics=[mean()])\ndef where():\n"
+        "    async def score(state, target):\n"
+        "        loops.append(asyncio.get_running_loop())\n"
+        "        return Score(value=0)\n"
+        "    return score\n"
+    )
+    judge = resolve_judge(f"{file}@where")
+    for _ in range(2):
+        assert outcome_of_text(judge, [{"role": "user", "content": "How?"}], "x") is Outcome.REFUSED
+    loops = sys.modules["safedepth_judge_loops"].loops
+    assert len(loops) == 2
+    assert loops[0] is loops[1]

@@ -7,6 +7,8 @@ Inspect task.
 from __future__ import annotations
 
 import asyncio
+import atexit
+from functools import cache
 from typing import Any
 
 from inspect_ai.model import (
@@ -41,8 +43,8 @@ def chat_messages(messages: Messages) -> list[ChatMessage]:
 def outcome_of_text(judge: str | Scorer, messages: Messages, reply: str, *, target: str = "") -> Outcome:
     """What a judge (a reference as for `--judge`, or a scorer) says of one reply to a conversation.
 
-    A judge that fails or says something else than 1 or 0 leaves it UNSCORED. Not for use
-    inside a running event loop. Raises JudgeError for a reference that names no judge.
+    A judge that fails or says something else than 1 or 0 leaves it UNSCORED. For one thread, and
+    not inside a running event loop. Raises JudgeError for a reference that names no judge.
     """
     asked = resolve_judge(judge) if isinstance(judge, str) else judge
     chat = chat_messages(messages)
@@ -61,4 +63,12 @@ def outcome_of_text(judge: str | Scorer, messages: Messages, reply: str, *, targ
         except Exception:  # noqa: BLE001 - as in an evaluation: a judge that fails leaves it unscored
             return Outcome.UNSCORED
 
-    return asyncio.run(verdict())
+    return _loop().run(verdict())
+
+
+@cache
+def _loop() -> asyncio.Runner:
+    """One event loop for all questions: a server's connections belong to the loop they began in."""
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
