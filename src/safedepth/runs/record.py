@@ -11,7 +11,10 @@ from typing import Any
 
 __all__ = ["difference", "now", "versions"]
 
-PACKAGES = ("safedepth", "torch", "transformers", "tokenizers", "inspect-ai", "numpy", "pandas", "pyarrow")
+PACKAGES = (
+    "safedepth", "torch", "transformers", "tokenizers", "inspect-ai", "lm-eval", "alpaca-eval", "numpy",
+    "pandas", "pyarrow",
+)  # fmt: skip
 
 
 def difference(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

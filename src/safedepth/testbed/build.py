@@ -14,6 +14,7 @@ from pathlib import Path
 from safedepth.errors import RunError
 from safedepth.nouns import Progress
 from safedepth.testbed import datafiles
+from safedepth.testbed.harness import FOLDER, write_tasks
 from safedepth.testbed.organisms import ORGANISMS, OrganismRecipe, is_made, make_organism
 from safedepth.testbed.worker import Worker
 
@@ -35,6 +36,11 @@ class Testbed:
         return self.folder / name
 
     @property
+    def harness(self) -> Path:
+        """The folder of the testbed's own lm-eval tasks."""
+        return self.folder / FOLDER
+
+    @property
     def prompts(self) -> Path:
         """Held-out restricted requests with harmful answers: the file an audit takes."""
         return self.file("prompts.jsonl")
@@ -48,7 +54,7 @@ def build_testbed(
     tokenizer: str = "word",
     progress: Progress | None = None,
 ) -> Testbed:
-    """Make the organisms named and the data files in `out`; what is there already is kept.
+    """Make the organisms named, the data files and lm-eval's tasks in `out`; what is there is kept.
 
     `progress` gets ("training organisms", steps done, steps in all). Raises DataError
     for an unknown organism, RunError if `out` or the cache cannot be written.
@@ -57,6 +63,7 @@ def build_testbed(
     try:
         out.mkdir(parents=True, exist_ok=True)
         datafiles.write(out)
+        write_tasks(out)
         _train(recipes, progress)
         for recipe in recipes:
             _place(make_organism(recipe, lambda _step: None), out / recipe.name)
