@@ -51,13 +51,13 @@ class Timed(nano.GCG):  # type: ignore[misc]
 class Peer:
     """One model, one prompt, with or without nanoGCG's prefix cache."""
 
-    def __init__(self, folder: Path, *, cached: bool) -> None:
+    def __init__(self, folder: Path, model: Any, *, cached: bool) -> None:
         self.cached = cached
         self.folder = folder
         self.case: dict[str, Any] = json.loads((folder / "case.json").read_text(encoding="utf-8"))
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         self.tokenizer.chat_template = self.case["template"]
-        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.model = model
         self.gcg = self._prepared()
 
     def _gcg(self, *, steps: int, seed: int | None) -> Timed:
@@ -87,13 +87,14 @@ class Peer:
             (self.case["after"], gcg.after_embeds),
             (self.case["goal"], gcg.target_embeds),
         ):
-            wanted = self.model.get_input_embeddings()(torch.tensor([ids]))
+            wanted = self.model.get_input_embeddings()(torch.tensor([ids], device=self.model.device))
             if not torch.equal(wanted, embedded):
                 raise RuntimeError("expected both sides to have the same ids, found others")
         return gcg
 
     def _losses(self) -> torch.Tensor:
-        gcg, ids = self.gcg, load_file(self.folder / "candidates.safetensors")["ids"]
+        gcg = self.gcg
+        ids = load_file(self.folder / "candidates.safetensors")["ids"].to(self.model.device)
         with torch.no_grad():
             parts = [gcg.embedding_layer(ids), gcg.after_embeds.repeat(len(ids), 1, 1)]
             parts.append(gcg.target_embeds.repeat(len(ids), 1, 1))
@@ -108,11 +109,11 @@ class Peer:
         return {"spent": since(begun, now()), "losses": losses.tolist()}
 
     def gradient(self, task: dict[str, Any]) -> dict[str, Any]:
-        suffix = torch.tensor([self.case["suffix"]])
+        suffix = torch.tensor([self.case["suffix"]], device=self.model.device)
         begun = now()
         slope = self.gcg.compute_token_gradient(suffix)
         spent = since(begun, now())
-        save_file({"slope": slope[0].contiguous()}, self.folder / task["to"])
+        save_file({"slope": slope[0].cpu().contiguous()}, self.folder / task["to"])
         return {"spent": spent}
 
     def memory(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,8 @@ def main() -> None:
     nano.tqdm = iter  # no progress bar
     # Answers alone go to standard output, whatever a library prints.
     answers, sys.stdout = sys.stdout, sys.stderr
-    peer = Peer(args.folder, cached=args.cached)
+    model = AutoModelForCausalLM.from_pretrained(args.folder).eval()
+    peer = Peer(args.folder, model, cached=args.cached)
     for line in sys.stdin:
         task = json.loads(line)
         print(json.dumps(getattr(peer, task["do"])(task)), file=answers, flush=True)

@@ -79,27 +79,32 @@ def make_rows(case: Case) -> Dataset:
 
 def move(model: Any) -> None:
     """Take the model off its reference a little, in the same way each time."""
-    generator = torch.Generator().manual_seed(1)
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
-                p += 0.01 * torch.randn(p.shape, generator=generator)
+                p += 0.01 * torch.randn(p.shape, generator=generator, device=device)
 
 
 class Run:
     """One variant: a trainer with a model of its own, set up in `setup` seconds, reference pass included."""
 
-    def __init__(self, case: Case, variant: str, folder: str) -> None:
+    def __init__(
+        self, case: Case, variant: str, folder: str, *, model: Any = None, on_cpu: bool = True
+    ) -> None:
+        name = f"{case.name}-{variant}".replace(" ", "-")
         common: dict[str, Any] = {
-            "output_dir": str(Path(folder) / f"{case.name}-{variant.replace(' ', '-')}"), "max_steps": STEPS,
+            "output_dir": str(Path(folder) / name), "max_steps": STEPS,
             "per_device_train_batch_size": case.batch, "logging_steps": STEPS, "seed": 0,
             "gradient_accumulation_steps": case.anchors // case.batch,
             "learning_rate": 1e-4, "lr_scheduler_type": "constant",
-            "activation_checkpointing": False, "max_length": None, "bf16": False, "use_cpu": True,
+            "activation_checkpointing": False, "max_length": None, "bf16": not on_cpu, "use_cpu": on_cpu,
             "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False,
         }  # fmt: skip
         lora = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        adapter, model = lora if case.name.startswith("adapter") else None, random_model(case)
+        adapter = lora if case.name.startswith("adapter") else None
+        model = random_model(case) if model is None else model
         given: dict[str, Any] = {
             "train_dataset": make_rows(case), "processing_class": make_tokenizer(), "peft_config": adapter
         }  # fmt: skip

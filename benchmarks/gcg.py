@@ -173,9 +173,8 @@ def peer(name: str, args: argparse.Namespace, folder: Path, extra: Mapping[str, 
     return Peer([sys.executable, *script], {"PYTHONPATH": args.peer_path, **(extra or {})})
 
 
-def prepared(args: argparse.Namespace, folder: Path) -> tuple[Side, Tensor]:
-    """Model, tokenizer and case written for all processes; our side and the candidates."""
-    model = random_model(args)
+def prepared(model: PreTrainedModel, args: argparse.Namespace, folder: Path) -> tuple[Side, Tensor]:
+    """Tokenizer, case and candidates written for the peers; our side and the candidates."""
     rng = torch.Generator().manual_seed(1)
     words = [f"{c}{v}" for c in "bcdfghjklmnpqrstvwyz" for v in "aeiou"]
 
@@ -185,7 +184,6 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[Side, Tensor]:
 
     prompt, target = text(args.prompt), text(args.target)
     side = Side.of(model, prompt, target)
-    model.save_pretrained(folder)
     backend = side.victim.loaded.chat.tokenizer
     backend.backend_tokenizer.save(str(folder / "tokenizer.json"))
     found = side.candidates(args.candidates)
@@ -208,9 +206,9 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[Side, Tensor]:
 
 def exact(side: Side, model: PreTrainedModel, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Losses of the candidates and the gradient at the start in float64, the plain way."""
-    place = side.place
-    target = torch.tensor(place.targets[0])
-    before, after = torch.tensor(place.before), torch.tensor(place.after)
+    place, device = side.place, model.device
+    target = torch.tensor(place.targets[0], device=device)
+    before, after = torch.tensor(place.before, device=device), torch.tensor(place.after, device=device)
     weight = cast(Tensor, cast(Any, model.get_input_embeddings()).weight)
 
     def losses(suffixes: Tensor) -> Tensor:
@@ -247,7 +245,9 @@ class Record:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    side, candidates = prepared(args, folder)
+    model = random_model(args)
+    model.save_pretrained(folder)
+    side, candidates = prepared(model, args, folder)
     names = [TODAY, *([CACHED] if args.peer_python else [])]
     peers = {name: peer(name, args, folder) for name in names}
     versions = {name: one.do("versions") for name, one in peers.items()}

@@ -61,18 +61,18 @@ FULL = (*QUICK, Case(32_000, 1024, 4), Case(128_256, 1024, 2))
 class Inputs:
     """Random hidden states [B, T, d] and heads of two similar models."""
 
-    def __init__(self, case: Case) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def __init__(self, case: Case, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        generator = torch.Generator(device).manual_seed(0)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
+            return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
 
         spread = 3 / case.width**0.5
         self.hidden_p = normal(case.batch, POSITIONS, case.width)
         self.head_p = normal(case.vocabulary, case.width).mul_(spread)
         self.hidden_q = normal(*self.hidden_p.shape).mul_(PERTURBATION).add_(self.hidden_p)
         self.head_q = normal(*self.head_p.shape).mul_(PERTURBATION * spread).add_(self.head_p)
-        self.answers = torch.zeros(case.batch, POSITIONS, dtype=torch.bool)
+        self.answers = torch.zeros(case.batch, POSITIONS, dtype=torch.bool, device=device)
         self.answers[:, PROMPT - 1 : -1] = True  # the positions that predict an answer token
         self.rows_p, self.rows_q = self.hidden_p[self.answers], self.hidden_q[self.answers]
 

@@ -30,11 +30,14 @@ __all__ = ["Gradient", "Victim"]
 
 logger = logging.getLogger(__name__)
 
-LOGITS_TILE = 2**22
-"""Logits held at once, in float32: 16 MiB."""
+LOGITS_TILE, GPU_LOGITS_TILE = 2**22, 2**25
+"""Logits held at once, in float32: 16 MiB, and 128 on a GPU, which reads the head anew for every tile."""
 
-GROUP = 16
-"""Candidates that are worth a forward pass of their own; fewer share the keys of an earlier position."""
+GROUP, GPU_GROUP = 16, 64
+"""Candidates that are worth a forward pass of their own; fewer share the keys of an earlier position.
+
+On a GPU a pass of few rows takes as long as its launches.
+"""
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -60,12 +63,17 @@ class Victim:
     objective: Objective
     rows: int = 512
     head: Head = field(init=False)
+    group: int = field(init=False)
+    logits_tile: int = field(init=False)
     _before: dict[tuple[int, ...], Pairs] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.model = self.loaded.model
         self.device = self.model.device
         self.head = head_of(self.model)
+        on_cpu = self.device.type == "cpu"
+        self.group = GROUP if on_cpu else GPU_GROUP
+        self.logits_tile = LOGITS_TILE if on_cpu else GPU_LOGITS_TILE
         self.embed = self.model.get_input_embeddings()
 
     def require_room(self, place: Place, tokens: int) -> None:
@@ -106,7 +114,7 @@ class Victim:
         """Losses [n] of `candidates` [n, s], which differ from `suffix` [s], whose `pairs` are at hand."""
         first = (candidates != suffix).to(torch.uint8).argmax(dim=-1)
         found = torch.empty(len(candidates))
-        for where, index in _groups(first):
+        for where, index in _groups(first, self.group):
             common = [
                 (keys[:, :, : len(place.before) + where], values[:, :, : len(place.before) + where])
                 for keys, values in pairs
@@ -154,7 +162,7 @@ class Victim:
         """Log-probabilities [n, T] of the target's tokens from hidden states [n, T, d], a tile at a time."""
         wanted = torch.tensor(target, device=self.device).expand(hidden.shape[0], -1).reshape(-1)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        size = max(1, LOGITS_TILE // self.head.weight.shape[0])
+        size = max(1, self.logits_tile // self.head.weight.shape[0])
         parts = [
             self._of_rows(rows[start : start + size], wanted[start : start + size])
             for start in range(0, len(rows), size)
@@ -201,10 +209,10 @@ def _filled(pairs: Pairs, rows: int) -> DynamicCache:
     return cache
 
 
-def _groups(first: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _groups(first: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     """Candidates to run together: (position they are run from, their indices), by first changed position [n].
 
-    Neighbouring positions are joined until a group has `GROUP` candidates; all are then run
+    Neighbouring positions are joined until a group has `size` candidates; all are then run
     from the earliest one, which costs a few tokens and saves a pass.
     """
     order = first.argsort(stable=True)
@@ -215,6 +223,6 @@ def _groups(first: Tensor) -> Iterator[tuple[int, Tensor]]:
         if count and where is None:
             where = position
         end += count
-        if where is not None and (end - start >= GROUP or position == len(counts) - 1):
+        if where is not None and (end - start >= size or position == len(counts) - 1):
             yield where, order[start:end]
             start, where = end, None

@@ -40,6 +40,8 @@ class Product:
             if key not in known:
                 known[key] = a @ a.T
             a = known[key]
+        if ghost and g.is_cuda:  # launches, not caches, are what costs there
+            return torch.bmm(a.expand(len(g), -1, -1), g).mul_(g).flatten(1).sum(-1, dtype=torch.float64)
         found = torch.empty(len(g), dtype=torch.float64, device=g.device)
         product = g.new_empty((len(a), g.shape[2]) if ghost else (g.shape[2], a.shape[1]))
         for k, one in enumerate(g):  # one product at a time stays in the cache
@@ -71,8 +73,8 @@ def squares(values: Tensor) -> Tensor:
 
 
 def normal(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers, the same on every device, of the dtype and on the device of `like`."""
-    return torch.randn(shape, generator=random, dtype=torch.float32).to(like)
+    """Standard normal numbers, drawn where `random` is, of the dtype and on the device of `like`."""
+    return torch.randn(shape, generator=random, dtype=torch.float32, device=random.device).to(like)
 
 
 def _rows(tensors: list[Tensor], *, batched: bool = False) -> Tensor:

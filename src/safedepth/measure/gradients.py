@@ -88,12 +88,15 @@ class GradientMeter:
     model in float32 for norms that are right to a millionth; in 16 bits they are to a few hundredths.
 
     `last_blocks` leaves out what lies before the last so many blocks; `chunk` is how many tokens
-    share a pass. `fallback` says, after the first measurement, why each token gets its own, if so.
+    share a pass, by default 16, and 64 on a GPU. `fallback` says, after the first measurement, why
+    each token gets its own, if so.
     """
 
     def __init__(
-        self, model: nn.Module, head: Head | None, *, last_blocks: int | None = None, chunk: int = 16
+        self, model: nn.Module, head: Head | None, *, last_blocks: int | None = None, chunk: int | None = None
     ) -> None:
+        if chunk is None:  # on a GPU a pass costs its launches, whatever is in it
+            chunk = 64 if next(model.parameters()).is_cuda else 16
         if chunk < 1 or (last_blocks is not None and last_blocks < 1):
             raise ValueError(f"expected chunk and last_blocks of at least 1, found {chunk} and {last_blocks}")
         self._model, self._head = model, head
@@ -131,7 +134,8 @@ class GradientMeter:
         A derivative along a Gaussian direction is normal with the norm as standard deviation, so
         the root of the sum of m squares, over c_m = sqrt(2) Gamma((m + 1) / 2) / Gamma(m / 2), has
         the norm as its mean and about 1 / sqrt(2 m) of it as standard deviation; the interval is
-        that of the chi-square distribution. Raises ModelError for a model that only `norms` serves.
+        that of the chi-square distribution. Directions are drawn on the model's device: one seed gives
+        the same numbers on machines of one kind. Raises ModelError for a model that only `norms` serves.
         """
         if directions < 1:
             raise ValueError(f"expected at least 1 direction, found {directions}")
@@ -144,7 +148,7 @@ class GradientMeter:
                 f"expected a model whose gradients can be estimated along random directions, found that {why}"
                 ". Measure exactly instead (--directions 0)"
             )
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator(ids.device).manual_seed(seed)
         sums = torch.zeros(n, dtype=torch.float64, device=ids.device)
         with self._taken_apart():
             recorded, rows = self._recorded(ids, n)

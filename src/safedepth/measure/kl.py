@@ -28,6 +28,9 @@ again without a negative term.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,6 +40,8 @@ from torch.nn import functional
 from safedepth.nouns import Head
 
 __all__ = ["token_kl"]
+
+logger = logging.getLogger(__name__)
 
 # Beyond e^60 a factor p = 0 (rounded down from something below 1e-38) could hide a
 # visible share of q; such rows are rare and take the slow way.
@@ -52,7 +57,7 @@ class _TileSize(NamedTuple):
 
 
 class _BlockStatistics(NamedTuple):
-    """What is kept of one tile, each [rows]: see the module's formula."""
+    """What is kept of one tile, each [rows] or [rows, blocks]: see the module's formula."""
 
     log_mass: Tensor  # log sum_v e^z_p over the block
     mean: Tensor  # m_b: the mean of z_q - z_p under p within the block
@@ -90,7 +95,8 @@ def token_kl(
     Raises:
         ValueError: shapes do not fit together, or a tile size is not positive.
 
-    float32 products follow `torch.set_float32_matmul_precision`; leave it at "highest".
+    float32 products follow `torch.set_float32_matmul_precision`; leave it at "highest". On a GPU with
+    Triton a tile is reduced by one kernel (`kl_kernel`), and without it in several passes.
     """
     _check(hidden_p, head_p, hidden_q, head_q)
     tile = _tile_size(hidden_p, head_p, head_q, tile_rows, tile_columns)
@@ -99,15 +105,29 @@ def token_kl(
     kl = torch.empty(hidden_p.shape[0], dtype=dtype, device=hidden_p.device)
     if not kl.is_cuda:
         _keep_freed_blocks()
+    reduced = _fused(kl.device) if kl.is_cuda and dtype == torch.float32 else _reduced
     for start in range(0, len(kl), tile.rows):
         rows = slice(start, start + tile.rows)
         p = _TileLogits(hidden_p[rows], head_p, dtype)
         q = _TileLogits(hidden_q[rows], head_q, dtype)
-        kl[rows], usable = _joined([_reduced(p[b], q[b]) for b in _blocks(head_p, tile.columns)])
+        kl[rows], usable = _joined([reduced(p[b], q[b]) for b in _blocks(head_p, tile.columns)])
         if not bool(usable.all()):
             unusable = start + (~usable).nonzero().squeeze(-1)
             kl[unusable] = _direct_kl(hidden_p[unusable], head_p, hidden_q[unusable], head_q, tile, dtype)
     return kl
+
+
+@cache
+def _fused(device: torch.device) -> Callable[[Tensor, Tensor], _BlockStatistics]:
+    """What reduces a float32 tile on a GPU: Triton's kernel, or `_reduced` where it cannot be compiled."""
+    try:
+        from safedepth.measure.kl_kernel import block_statistics
+
+        block_statistics(*torch.zeros(2, 16, 4096, device=device))
+    except Exception as error:  # noqa: BLE001 - whatever a compiler meets, the passes below need none
+        logger.warning("KL takes several passes a tile: Triton's kernel could not be had (%s)", error)
+        return _reduced
+    return lambda logits_p, logits_q: _BlockStatistics(*block_statistics(logits_p, logits_q))
 
 
 def _reduced(logits_p: Tensor, logits_q: Tensor) -> _BlockStatistics:
@@ -125,7 +145,10 @@ def _reduced(logits_p: Tensor, logits_q: Tensor) -> _BlockStatistics:
 
 def _joined(blocks: list[_BlockStatistics]) -> tuple[Tensor, Tensor]:
     """The rows' KL from the statistics of all their blocks, and where it can be relied on."""
-    log_mass, mean, gap, widest = (torch.stack(column, dim=-1) for column in zip(*blocks, strict=True))
+    log_mass, mean, gap, widest = (
+        torch.cat([of_tile.reshape(len(of_tile), -1) for of_tile in column], dim=-1)
+        for column in zip(*blocks, strict=True)
+    )
     mass = log_mass.softmax(-1)
     y = mean - torch.linalg.vecdot(mass, mean).unsqueeze(-1)
     growth = torch.expm1(y)

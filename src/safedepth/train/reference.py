@@ -8,7 +8,9 @@ to make sure. It refuses to know how the numbers enter a loss.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,14 +187,24 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def hash_of_model(model: torch.nn.Module) -> str:
-    """SHA-256 over names, types and bytes of all parameters and buffers."""
+    """SHA-256 over names, types, shapes and the SHA-256 of the bytes of all parameters and buffers.
+
+    Tensors are hashed on as many cores as there are: one core takes 40 seconds for 16 GB.
+    """
+    tensors = sorted(model.state_dict().items())
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        hashes = pool.map(_hash_of_tensor, (tensor for _, tensor in tensors))
+        lines = [f"{name} {of}\n" for (name, _), of in zip(tensors, hashes, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _hash_of_tensor(tensor: Tensor) -> str:
+    own = getattr(tensor, "ds_tensor", tensor)  # this process's part, under ZeRO-3
+    whole = own.detach().cpu().contiguous()
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        own = getattr(tensor, "ds_tensor", tensor)  # this process's part, under ZeRO-3
-        whole = own.detach().cpu().contiguous()
-        digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
-    return digest.hexdigest()
+    if whole.numel():
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+    return f"{whole.dtype} {tuple(whole.shape)} {digest.hexdigest()}"
 
 
 @contextmanager
