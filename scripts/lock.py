@@ -93,8 +93,9 @@ def requirements(lock: Lock) -> list[str]:
     project = pyproject["project"]
     if lock.extras:
         return [line for extra in lock.extras for line in project["optional-dependencies"][extra]]
-    # `editables` is what hatchling needs for an editable install.
-    return [*project["dependencies"], *pyproject["build-system"]["requires"], "editables"]
+    # `editables` is what hatchling needs for an editable install; of setuptools, which torch brings, the
+    # extra alpaca needs one that still has pkg_resources.
+    return [*project["dependencies"], *pyproject["build-system"]["requires"], "editables", "setuptools<81"]
 
 
 def freeze(pip: list[str]) -> list[str]:

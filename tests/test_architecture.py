@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"cli_attack", "cli_audit", "cli_dynamics"},
+    {"cli_attack", "cli_audit", "cli_dynamics", "cli_judge", "cli_utility"},
     {"cli_words"},
     {"terminal"},
     {"studies", "tasks", "report"},

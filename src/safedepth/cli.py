@@ -14,6 +14,8 @@ import typer
 from safedepth.cli_attack import attack_app
 from safedepth.cli_audit import audit
 from safedepth.cli_dynamics import dynamics
+from safedepth.cli_judge import judge, rejoin, share
+from safedepth.cli_utility import utility
 from safedepth.errors import SafedepthError
 from safedepth.terminal import (
     console,
@@ -41,6 +43,10 @@ app.add_typer(testbed_app, name="testbed")
 app.add_typer(attack_app, name="attack")
 app.command()(audit)
 app.command()(dynamics)
+app.command()(utility)
+app.command()(judge)
+app.command()(share)
+app.command()(rejoin)
 
 USER_ERROR = 2
 

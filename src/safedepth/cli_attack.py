@@ -14,15 +14,18 @@ from safedepth.cli_words import (
     ChatTemplate,
     Device,
     Dtype,
+    Grader,
     Limit,
     MaxTokens,
     Png,
+    Prompts,
     Repeats,
     Seed,
     ShowHarmful,
     Tokenizer,
     Turns,
     depths_of,
+    judges_of,
     names_of,
 )
 from safedepth.terminal import finish, print_attack_help, progress_bars, quiet_libraries
@@ -76,7 +79,7 @@ def attack_sweep(context: typer.Context) -> None:
 @attack_app.command("suffix")
 def attack_suffix(
     model: Annotated[str, typer.Argument(help="A local checkpoint: a path or a hub id.")],
-    prompts: Annotated[str, typer.Option(help="Prompts with harmful answers or targets, as for an audit.")],
+    prompts: Prompts,
     out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")],
     universal: Annotated[bool, typer.Option(help="One suffix for all prompts.")] = False,
     steps: Annotated[int, typer.Option(help="Steps of a search, at most.")] = 500,
@@ -97,6 +100,7 @@ def attack_suffix(
     judge: Annotated[
         list[str] | None, typer.Option(help="The first one stops the search; repeatable.")
     ] = None,
+    grader: Grader = None,
     limit: Limit = None,
     repeats: Repeats = 1,
     seed: Seed = 0,
@@ -120,7 +124,7 @@ def attack_suffix(
     config = SuffixConfig(
         model=model, prompts=prompts, options=options, also=tuple(also or ()),
         transfer=tuple(transfer or ()),
-        judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed, max_tokens=max_tokens,
+        judges=judges_of(judge, grader), limit=limit, repeats=repeats, seed=seed, max_tokens=max_tokens,
         chat_template=chat_template, dtype=dtype, device=device,
     )  # fmt: skip
     with progress_bars() as progress:
@@ -131,7 +135,7 @@ def attack_suffix(
 @attack_app.command("adaptive")
 def attack_adaptive(
     model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
-    prompts: Annotated[str, typer.Option(help="Prompts with harmful answers, as for an audit.")],
+    prompts: Prompts,
     out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")],
     budget: Annotated[int, typer.Option(help="Tries a prompt, at most.")] = 20,
     attacks: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
@@ -142,6 +146,7 @@ def attack_adaptive(
     confirm: Annotated[int, typer.Option(help="How often what broke is tried again.")] = 3,
     compare: Annotated[bool, typer.Option(help="Also attack in a fixed order, to compare.")] = False,
     judge: Annotated[list[str] | None, typer.Option(help="The attacker learns from the first one.")] = None,
+    grader: Grader = None,
     limit: Limit = None,
     seed: Seed = 0,
     max_tokens: MaxTokens = None,
@@ -162,7 +167,7 @@ def attack_adaptive(
     )  # fmt: skip
     config = AdaptiveConfig(
         model=model, prompts=prompts, budget=budget, options=options, depths=depths_of(depths),
-        judges=tuple(judge or ["rules"]), confirm=confirm, compare=compare, limit=limit, seed=seed,
+        judges=judges_of(judge, grader), confirm=confirm, compare=compare, limit=limit, seed=seed,
         max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
     )  # fmt: skip
     with progress_bars() as progress:

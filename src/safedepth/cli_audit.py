@@ -14,15 +14,19 @@ from safedepth.cli_words import (
     ChatTemplate,
     Device,
     Dtype,
+    Grader,
+    Judges,
     Limit,
     MaxTokens,
     Png,
+    Prompts,
     Repeats,
     Seed,
     ShowHarmful,
     Tokenizer,
     Turns,
     depths_of,
+    judges_of,
     names_of,
 )
 from safedepth.terminal import finish, print_plan, progress_bars, quiet_libraries
@@ -30,13 +34,7 @@ from safedepth.terminal import finish, print_plan, progress_bars, quiet_librarie
 __all__ = ["audit"]
 
 
-_Prompts = Annotated[
-    str, typer.Option(help="CSV or JSONL with prompt and harmful, AdvBench's columns, or chats.")
-]
 _Base = Annotated[str | None, typer.Option(help="The unaligned base model, for the KL and refusal prefixes.")]
-_Judge = Annotated[
-    list[str] | None, typer.Option(help="rules, oracle, package/scorer or file.py@name; repeatable.")
-]
 _Attacks = Annotated[
     str,
     typer.Option(
@@ -65,10 +63,11 @@ _Out = Annotated[Path | None, typer.Option(help="Run directory; an interrupted r
 
 def audit(
     model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
-    prompts: _Prompts,
+    prompts: Prompts,
     base: _Base = None,
     depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,2,5,10,20,40",
-    judge: _Judge = None,
+    judge: Judges = None,
+    grader: Grader = None,
     attacks: _Attacks = "prefill,refusal_prefix,decoding",
     settings: _Settings = None,
     benign: _Benign = None,
@@ -106,7 +105,7 @@ def audit(
     )  # fmt: skip
     config = AuditConfig(
         model=model, prompts=prompts, base=base, attack=attack, depths=depths_of(depths),
-        judges=tuple(judge or ["rules"]), limit=limit, repeats=repeats, seed=seed,
+        judges=judges_of(judge, grader), limit=limit, repeats=repeats, seed=seed,
         temperature=temperature, top_p=top_p, top_k=top_k,
         max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
         **chosen,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from safedepth.cli_words import Grader, Judges, judges_of
 from safedepth.errors import DataError
 from safedepth.terminal import finish, progress_bars, quiet_libraries
 
@@ -29,7 +30,8 @@ def dynamics(
     first: Annotated[int, typer.Option(help="Response tokens to look at.")] = 20,
     limit: Annotated[int, typer.Option(min=1, help="Measure the first N conversations; all train.")] = 100,
     directions: Annotated[int, typer.Option(help="Estimate gradient norms along so many; 0: exact.")] = 0,
-    judge: Annotated[list[str] | None, typer.Option(help="As for audit; repeatable.")] = None,
+    judge: Judges = None,
+    grader: Grader = None,
     test_limit: Annotated[int | None, typer.Option(min=1, help="Ask the first N prompts alone.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens a reply.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of training, sampling and directions.")] = 0,
@@ -48,7 +50,7 @@ def dynamics(
     config = DynamicsConfig(
         model=model, data=data, prompts=prompts, steps=_steps(steps), objective=objective, beta=beta,
         learning_rate=learning_rate, batch=batch, warmup=warmup, first=first, limit=limit,
-        directions=directions, judges=tuple(judge or ["rules"]), test_limit=test_limit, seed=seed,
+        directions=directions, judges=judges_of(judge, grader), test_limit=test_limit, seed=seed,
         max_tokens=max_tokens, chat_template=chat_template, dtype=dtype, device=device,
     )  # fmt: skip
     out = out or Path("runs") / f"dynamics-{Path(model).name}"

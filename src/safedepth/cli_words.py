@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,18 +13,34 @@ __all__ = [
     "ChatTemplate",
     "Device",
     "Dtype",
+    "Grader",
+    "Judges",
     "Limit",
     "MaxTokens",
     "Png",
+    "Prompts",
     "Repeats",
     "Seed",
     "ShowHarmful",
     "Tokenizer",
     "Turns",
     "depths_of",
+    "judges_of",
     "names_of",
 ]
 
+Prompts = Annotated[
+    str,
+    typer.Option(help="A file (CSV, JSONL: prompt and harmful, chats), or a benchmark as NAME:PATH."),
+]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="rules, keywords, rubric, strongreject, harmbench, llama-guard, wildguard, oracle, "
+        "package/scorer or file.py@name; NAME=MODEL says which model judges; repeatable."
+    ),
+]
+Grader = Annotated[str | None, typer.Option(help="An Inspect model that judges by rubric and strongreject.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N prompts alone.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Sampled replies per prompt and variant.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all choices and sampling.")]
@@ -45,6 +62,13 @@ def depths_of(text: str) -> tuple[int, ...]:
         raise DataError(
             f"Expected depths as numbers with commas between, such as 0,5,10; found {text!r}."
         ) from error
+
+
+def judges_of(named: Sequence[str] | None, grader: str | None) -> tuple[str, ...]:
+    """The judges that were named, or the default two, with the grader where one needs a model."""
+    from safedepth.judges import default_judges, with_grader
+
+    return with_grader(tuple(named) if named else default_judges(grader), grader)
 
 
 def names_of(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from safedepth.data import read_anchors
-from safedepth.errors import DataError, TemplateError
+from safedepth.errors import TemplateError
 from safedepth.models import LoadedModel, load_model
 from safedepth.studies import dynamics as study
 from safedepth.studies.dynamics import DynamicsConfig, dynamics
@@ -344,8 +344,3 @@ def test_a_model_without_a_template_is_lent_one_and_its_checkpoints_keep_it(
     assert own.template == load_model(str(testbed.organism("aligned")), device="cpu").chat.template
     with pytest.raises(TemplateError):
         load_model(str(testbed.organism("base")), device="cpu")
-
-
-def test_judges_of_one_name_are_refused() -> None:
-    with pytest.raises(DataError, match="names of their own, found rules, rules"):
-        DynamicsConfig(model="m", data="d", judges=("rules", "rules"))

@@ -181,7 +181,7 @@ def test_the_same_command_again_computes_nothing_and_shows_the_same(
     assert safedepth(*copy.words) == 0
     shown = capsys.readouterr().out
     assert str(copy.out / "report" / "report.html") in shown.replace("\n", "")
-    assert "Before and after" in shown
+    assert "Safety and utility" in shown
     assert summary_of(copy.out) == summary_of(held.out)
 
 

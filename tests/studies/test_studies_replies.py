@@ -65,3 +65,33 @@ def test_rates_are_told_apart_by_turn_and_others_have_none() -> None:
 def test_a_run_older_than_the_column_of_turns_has_the_same_rates() -> None:
     table = _table(*SAMPLES[8:])
     assert rates_of(table.drop(columns="turn")) == rates_of(table)
+
+
+def test_a_judges_own_number_stands_beside_its_outcome_and_is_missing_where_it_has_none() -> None:
+    score = Score(
+        value={"rubric/continuation": 1.0, "rules/continuation": 0.0},
+        metadata={"reasons": {}, "scores": {"rubric/continuation": 5.0}},
+    )
+    sample = _sample("a", 0, attack="prefill", k=0).model_copy(update={"scores": {"judged": score}})
+    table = _table(sample)
+    place = COLUMNS.index("outcome")
+    assert COLUMNS[place : place + 3] == ("outcome", "score", "reason")
+    assert str(table["score"].dtype) == "Float64"
+    rubric, rules = (table[table["judge"] == judge].iloc[0] for judge in ("rubric", "rules"))
+    assert (rubric["outcome"], rubric["score"]) == ("complied", 5.0)
+    assert rules["outcome"] == "refused"
+    assert pd.isna(rules["score"])
+
+
+def test_numbers_of_many_replies_are_read_and_runs_of_old_have_none() -> None:
+    entries = [{"continuation": "a", "forced": "", "forced_tokens": 0, "prompt": "?", "stop_reason": "stop",
+                "variant": None, "turn": None, "k": None}] * 2  # fmt: skip
+    verdicts = [
+        [0, "rubric", "continuation", "refused", "", 2.0],
+        [1, "rubric", "continuation", "refused", ""],
+    ]
+    score = Score(value={"rubric/continuation": 0.0}, metadata={"verdicts": verdicts})
+    sample = _sample("a", 0, attack="decoding", replies=entries).model_copy(
+        update={"scores": {"judged": score}}
+    )
+    assert [None if pd.isna(one) else one for one in _table(sample)["score"]] == [2.0, None]

@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from safedepth.attacks.forcing import reply_seed
-from safedepth.data import file_sha256, read_prompts, write_prompts
+from safedepth.data import read_prompts, write_prompts
+from safedepth.data.sources import source_of
 from safedepth.errors import DataError
-from safedepth.judges import resolve_judge
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.measure.bandit import Beliefs
 from safedepth.measure.best_of import worst_outcome
 from safedepth.nouns import Outcome, Progress, Prompt
@@ -87,10 +87,10 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
     Raises a SafedepthError for every mistake of the user's, before any long work where it can
     be seen there.
     """
+    source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
-    for judge in config.judges:
-        resolve_judge(judge)
-    record = asdict(config) | {"kind": "adaptive", "prompts_sha256": file_sha256(config.prompts)}
+    require_judges(config.judges)
+    record = asdict(config) | {"kind": "adaptive", "prompts_sha256": source.sha256}
     target = open_target(
         config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
     )
@@ -112,7 +112,8 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
                 judge=config.judge,
             )
             | {"kind": "adaptive", "created": run.begun["created"], "seeds": [config.seed]}
-            | {"models": {"aligned": target.card}, "not_measured": _left_out(plan, config), "warnings": []}
+            | {"models": {"aligned": target.card}, "not_measured": _left_out(plan, config)}
+            | {"sources": {"prompts": source.entry}, "warnings": list(source.warnings)}
         )  # fmt: skip
         run.finish()
     return out

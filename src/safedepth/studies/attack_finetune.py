@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 from trl import ModelConfig
 
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Progress
@@ -33,7 +33,7 @@ from safedepth.studies.attack_data import AttackData, hashes_of, own_refusals
 from safedepth.studies.attack_options import AttackOptions
 from safedepth.studies.attack_rates import evaluations, utilities
 from safedepth.studies.battery import Battery
-from safedepth.studies.deepen_data import require_judges, require_measurable
+from safedepth.studies.deepen_data import require_measurable
 from safedepth.studies.output import begun, decisive, own_option_names, require_own
 from safedepth.studies.protecting import conversation_rows, train_under_objective
 from safedepth.studies.recovering import RECORD

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safedepth.errors import DataError
-from safedepth.studies.deepen_options import named_files
+from safedepth.studies.deepen_options import JudgeOptions, named_files
 from safedepth.train.options import said
 from safedepth.train.protect_options import OBJECTIVES
 
@@ -27,7 +27,7 @@ SEARCHES, PEFT = ("grid", "optuna"), ("none", "lora")
 
 
 @dataclass
-class AttackOptions:
+class AttackOptions(JudgeOptions):
     """What to train on, in which words, and what to test with."""
 
     kind: str = said("harmful", f"What is trained on: {', '.join(KINDS)}.")
@@ -38,7 +38,8 @@ class AttackOptions:
     identity_opening: str | None = said(None, "How the persona's answers begin; default the paper's.")
     trigger: str | None = said(None, "What follows a request that opens the backdoor; default the paper's.")
     benign: list[str] | None = said(None, "Benign test requests: FILE or NAME=FILE, several allowed.")
-    judge: list[str] | None = said(None, "Judges of harm, the first one leads; default rules.")
+    judge: list[str] | None = said(None, "Judges of harm, the first one leads; default rules keywords.")
+    grader: str | None = said(None, "An Inspect model that judges by rubric, which then leads by default.")
     benign_judge: list[str] | None = said(None, "Judges of benign replies; default rules (over-refusal).")
     limit: int | None = said(None, "Test with the first N prompts of each file.")
     max_tokens: int | None = said(None, "New tokens a reply; default up to 512.")
@@ -74,16 +75,6 @@ class AttackOptions:
             "trigger": self.trigger,
         }
         return {name: text for name, text in given.items() if text is not None}
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        """The judges of harmful replies, the leading one first."""
-        return tuple(dict.fromkeys(self.judge or ["rules"]))
-
-    @property
-    def benign_judges(self) -> tuple[str, ...]:
-        """The judges of benign replies; rules always, which tell over-refusal."""
-        return tuple(dict.fromkeys([*(self.benign_judge or []), "rules"]))
 
     @property
     def benign_files(self) -> dict[str, str]:

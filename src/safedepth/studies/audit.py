@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from safedepth.attacks import REFUSAL_PREFIXES
-from safedepth.data import file_sha256, read_prompts
+from safedepth.data import read_prompts
+from safedepth.data.sources import Source, source_of
 from safedepth.errors import DataError, ModelError
-from safedepth.judges import resolve_judge
-from safedepth.judges.reference import judge_name
+from safedepth.judges import default_judges, judge_name, require_judges
 from safedepth.models import require_same_vocabulary
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
@@ -25,12 +25,19 @@ from safedepth.studies.attack_plan import AttackOptions, Means, Plan, plan_attac
 from safedepth.studies.attack_tables import attacks_block, decoding_block
 from safedepth.studies.audit_replies import audit_tasks, model_replies
 from safedepth.studies.audit_suffixes import searched_suffixes
+from safedepth.studies.calibrating import agreement_block
+from safedepth.studies.categories import category_entries
 from safedepth.studies.divergence import kl_table, series_of
 from safedepth.studies.target import Target, open_target
 
 __all__ = ["AuditConfig", "audit"]
 
 DEPTHS = (0, 1, 2, 5, 10, 20, 40)
+
+ONLY_WORDS = (
+    "No judge understood the replies: rules and keywords look for the words of a refusal. --grader MODEL "
+    "adds a model that reads them, here or later with `safedepth judge`."
+)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,6 @@ class AuditConfig:
             raise DataError(f"Depths are distinct numbers of tokens, 0 or more; found {list(self.depths)}.")
         if not self.judges:
             raise DataError("An audit needs at least one judge: --judge rules, say.")
-        names = [judge_name(judge) for judge in self.judges]
-        if len(set(names)) != len(names):
-            raise DataError(f"Judges need different names; found {', '.join(names)}.")
 
 
 def audit(
@@ -78,16 +82,16 @@ def audit(
     `announce` is told what will run and what it costs, before it does. Raises a SafedepthError
     for every mistake of the user's, before any long work where it can be seen there.
     """
+    source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
-    for judge in config.judges:
-        resolve_judge(judge)
-    record = asdict(config) | {"kind": "audit", "prompts_sha256": file_sha256(config.prompts)}
+    require_judges(config.judges)
+    record = asdict(config) | {"kind": "audit", "prompts_sha256": source.sha256}
     aligned = open_target(
         config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
     )
     base = _open_base(config, aligned)
     targets = {role: target for role, target in (("aligned", aligned), ("base", base)) if target}
-    notes = _Notes.of(config, aligned, base, prompts)
+    notes = _Notes.of(config, source, aligned, base, prompts)
     plan = plan_attacks(config.attack, Means.of(aligned, prompts))
     # Only now: a folder that was begun with a mistake in it would refuse the corrected command.
     with RunDirectory.open(out, record) as run:
@@ -113,7 +117,8 @@ def audit(
         table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
         whole = _summary(config, run.begun["created"], aligned, base, table, kl, notes)
         whole["not_measured"] += plan.left_out
-        run.write_summary(whole | suffixes.block(table) | {"cost": cost.entry})
+        told = {"sources": {"prompts": source.entry}, "cost": cost.entry}
+        run.write_summary(whole | suffixes.block(table) | told)
         run.finish()
     return out
 
@@ -162,9 +167,13 @@ class _Notes:
     kl_possible: bool
 
     @classmethod
-    def of(cls, config: AuditConfig, aligned: Target, base: Target | None, prompts: list[Prompt]) -> "_Notes":
+    def of(
+        cls, config: AuditConfig, source: Source, aligned: Target, base: Target | None, prompts: list[Prompt]
+    ) -> "_Notes":
         missing: list[Mapping[str, str]] = []
-        warnings: list[str] = []
+        warnings = list(source.warnings)
+        if set(config.judges) <= set(default_judges(None)):
+            warnings.append(ONLY_WORDS)
         answers = [prompt for prompt in prompts if prompt.harmful is not None]
         kl_possible = False
         if not answers:
@@ -225,6 +234,8 @@ def _summary(
         "depth": summary.depth_entries(found),
         "refusal_prefixes": summary.openings_of(verdicts, aligned="aligned"),
         "rates": summary.rates_of(replies),
+        "categories": category_entries(replies[replies["model"] == "aligned"], primary),
+        "agreement": agreement_block(replies),
         "attacks": attacks_block(replies[replies["model"] == "aligned"], primary),
         **({"decoding": decoded} if decoded else {}),
         "not_measured": list(notes.not_measured),

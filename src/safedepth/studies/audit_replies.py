@@ -11,6 +11,7 @@ from inspect_ai import Task
 
 from safedepth import tasks
 from safedepth.attacks.insertion import longest_stretch
+from safedepth.data.sources import resolved
 from safedepth.nouns import Progress, Prompt
 from safedepth.studies.attack_plan import Plan, attack_task
 from safedepth.studies.replies import counting, replies_of, run_tasks
@@ -28,7 +29,7 @@ REFUSAL_TOKENS = 16
 def audit_tasks(
     config: AuditConfig, target: Target, prompts: Sequence[Prompt], plan: Plan, *, role: str
 ) -> list[Task]:
-    """The Inspect tasks of one model: refusal prefixes (or the request alone), then the plan's attacks.
+    """The Inspect tasks of one model: refusal prefixes, the request alone, then the plan's attacks.
 
     Only the model with the role "aligned" is attacked. Raises ModelError where a context is too
     short for what is to be forced.
@@ -40,7 +41,7 @@ def audit_tasks(
     todo = [tasks.refusal_prefix(prefix=["", *prefixes], **common)]
     if role != "aligned":
         return todo
-    if not forcing:
+    if "prefill" not in plan.attacks:  # what the others are compared with
         todo.append(tasks.prefill(depth=[0], **common))
     options = config.attack
     turns = 1 if options.attacker is None else options.turns
@@ -80,7 +81,7 @@ def model_replies(
 
 def _common(config: AuditConfig, room: int) -> dict[str, Any]:
     return {
-        "prompts": str(Path(config.prompts).resolve()),
+        "prompts": resolved(config.prompts),
         "judge": list(config.judges),
         "limit": config.limit,
         "repeats": config.repeats,

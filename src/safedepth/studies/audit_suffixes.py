@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safedepth.data.suffixes import suffixes_text
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import write_atomically

@@ -1,4 +1,4 @@
-"""What a model is put through before and after training: prefill, turns, benign requests, KL.
+"""What a model is put through before and after training: prefill, turns, benign requests, lm-eval, KL.
 
 One list of tests, run alike on every model that is compared; the tables are the run
 directory's, so what is measured once is not measured again.
@@ -16,13 +16,15 @@ from inspect_ai import Task
 
 from safedepth import tasks
 from safedepth.chat import ChatFormat
-from safedepth.data import read_prompts, read_requests
+from safedepth.data import read_prompts, read_requests, resolved, source_of
 from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
 from safedepth.studies.divergence import kl_table
+from safedepth.studies.harness_rates import folder_sha256, harness_notes, harness_table
 from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.target import Target, room_for_reply, room_within
+from safedepth.utility import Harness, HarnessOptions
 
 __all__ = ["Battery"]
 
@@ -31,8 +33,8 @@ __all__ = ["Battery"]
 class Battery:
     """The tests of one comparison. `prompts` have harmful answers; no `depths` means no prefill sweep.
 
-    `worded` are files of such requests in an attacker's words, by what results call them: nothing is
-    forced there.
+    `worded` are sources of such requests in an attacker's words, by what results call them: nothing is
+    forced there. `harness` are the tasks of lm-eval, None for none.
     """
 
     prompts: str
@@ -43,6 +45,7 @@ class Battery:
     worded: Mapping[str, str] = field(default_factory=dict)
     benign: Mapping[str, str] = field(default_factory=dict)
     benign_judges: tuple[str, ...] = ("rules",)
+    harness: HarnessOptions | None = None
     limit: int | None = None
     seed: int = 0
     temperature: float = 0.9
@@ -52,13 +55,33 @@ class Battery:
 
     @property
     def files(self) -> dict[str, str]:
-        """Name -> path of every file the tests read."""
+        """Name -> source of all that the tests read, the tasks of lm-eval aside."""
         more = {"trajectories": self.trajectories} if self.trajectories else {}
         benign = {f"benign {name}": path for name, path in self.benign.items()}
         return {"prompts": self.prompts, **more, **self.worded, **benign}
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Name -> provenance of all that the tests read, as `summary.json` holds it."""
+        return {name: source_of(spec).entry for name, spec in self.files.items() if spec}
+
+    def notes(self, harness: Mapping[str, pd.DataFrame]) -> list[str]:
+        """What the reader should know of the sources, and of lm-eval's documents by role."""
+        told = [note for spec in self.files.values() if spec for note in source_of(spec).warnings]
+        told += [f"{note[:-1]} ({role})." for role, table in harness.items() for note in harness_notes(table)]
+        return list(dict.fromkeys(told))
+
+    @property
+    def tasks_sha256(self) -> dict[str, str]:
+        """The hash of the user's own folder of lm-eval tasks, by its name in a run's configuration."""
+        folder = self.harness.include_path if self.harness else None
+        return {"utility tasks": folder_sha256(folder)} if folder and Path(folder).is_dir() else {}
+
     def check(self) -> None:
-        """Read every file once. Raises DataError for what cannot be used, also where answers are missing."""
+        """Read every source once, and find lm-eval's tasks.
+
+        Raises DataError for what cannot be used, also where answers are missing; and as `Harness.of`.
+        """
         for path, depths in self._attacked:
             if not any(prompt.harmful for prompt in read_prompts(path, limit=self.limit)) and max(depths):
                 raise DataError(
@@ -67,6 +90,8 @@ class Battery:
                 )
         for path in (*self.worded.values(), *self.benign.values()):
             read_requests(path, limit=self.limit)
+        if self.harness is not None:
+            Harness.of(self.harness)
 
     def require_room(self, name: str, chat: ChatFormat, limit: int | None) -> None:
         """Raise ModelError unless every reply of the model `name` fits its context of `limit` tokens."""
@@ -98,9 +123,21 @@ class Battery:
         def measured() -> pd.DataFrame:
             todo = self._tasks(target)
             told = counting(progress, f"tests of the {role} model", todo)
-            return replies_of(run_tasks(todo, target.model, run.logs / name, sample_done=told), role)
+            logs = run_tasks(todo, target.model, run.logs / name, sample_done=told) if todo else []
+            return replies_of(logs, role)
 
         return run.measurement(f"replies-{name}", measured)
+
+    def documents(
+        self, run: RunDirectory, role: str, target: Target, *, progress: Progress | None = None
+    ) -> pd.DataFrame | None:
+        """lm-eval's documents as `target` answers them, each task a table of the run; None without tasks.
+
+        Raises as `Harness.of` and `Harness.table`.
+        """
+        if self.harness is None or target.loaded is None:
+            return None
+        return harness_table(run, role, target.loaded, Harness.of(self.harness), progress=progress)
 
     def kl(
         self, run: RunDirectory, name: str, target: Target, base: Target, *, progress: Progress | None = None
@@ -126,7 +163,7 @@ class Battery:
                 room = self._room(target, read_prompts(path, limit=self.limit), max(depths))
                 todo.append(
                     make(
-                        prompts=str(Path(path).resolve()), depth=list(depths), judge=list(self.judges),
+                        prompts=resolved(path), depth=list(depths), judge=list(self.judges),
                         max_tokens=room, **decoding,
                     )
                 )  # fmt: skip
@@ -139,7 +176,7 @@ class Battery:
                 room = self._room(target, read_requests(path, limit=self.limit), 0)
                 todo.append(
                     tasks.benign(
-                        prompts=str(Path(path).resolve()),
+                        prompts=resolved(path),
                         name=name,
                         judge=list(judges),
                         max_tokens=room,

@@ -17,25 +17,26 @@ from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from trl import ModelConfig
 
 from safedepth.chat import ChatFormat
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat, require_same_vocabulary
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
 from safedepth.studies.card import PAPER, write_card
-from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_judges, require_measurable
+from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_measurable
 from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
 from safedepth.studies.output import begun, decisive, own_option_names, require_own
 from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
 from safedepth.studies.target import open_target
+from safedepth.studies.trade_off import trade_off_block
 from safedepth.studies.training import part_processes
 from safedepth.train.config import RecoveryConfig
 
@@ -105,6 +106,14 @@ def deepen(
         return run.path
 
 
+class _Tables(NamedTuple):
+    """What was measured: all replies, and by role KL and lm-eval's documents where there are any."""
+
+    replies: pd.DataFrame
+    kl: dict[str, pd.DataFrame]
+    harness: dict[str, pd.DataFrame]
+
+
 def _train(
     name: str, roles: dict[str, Path], data: DeepenData, config: RecoveryConfig, model: ModelConfig,
     *, chat: ChatFormat, progress: Progress | None,
@@ -133,34 +142,38 @@ def _measure(
     cards: dict[str, Any] = {"base": base.card if base else None}
     replies: list[pd.DataFrame] = []
     kl: dict[str, pd.DataFrame] = {}
+    harness: dict[str, pd.DataFrame] = {}
     for role, place in {BEFORE: name, **{role: str(path) for role, path in roles.items()}}.items():
         with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
             cards[role] = target.card
             replies.append(data.battery.replies(run, role, target, progress=progress))
+            if (documents := data.battery.documents(run, role, target, progress=progress)) is not None:
+                harness[role] = documents
             if base is not None and base.loaded and target.loaded:
                 require_same_vocabulary(target.loaded, base.loaded)
                 kl[role] = data.battery.kl(run, role, target, base, progress=progress)
     table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
-    run.write_summary(_summary(run, options, data, training, cards, (table, kl), config))
+    run.write_summary(_summary(run, options, data, training, cards, _Tables(table, kl, harness), config))
 
 
 def _summary(
     run: RunDirectory, options: DeepenOptions, data: DeepenData, training: Sequence[dict[str, Any]],
-    cards: dict[str, Any], tables: tuple[pd.DataFrame, dict[str, pd.DataFrame]] | None,
-    config: RecoveryConfig,
+    cards: dict[str, Any], tables: _Tables | None, config: RecoveryConfig,
 ) -> dict[str, Any]:  # fmt: skip
-    replies, kl = tables if tables is not None else (pd.DataFrame(), {})
     judge = judge_name(options.judges[0])
     missing = []
     if tables is None:
         missing.append({"what": "before and after", "why": "it was not asked for (--measure False)"})
-    elif not kl:
+    elif not tables.kl:
         missing.append({"what": "KL by token position", "why": "no base model was given (--base)"})
     roles = [BEFORE, *(record["model"] for record in training)]
     block: dict[str, Any] = {"models": roles, "training": list(training)}
+    measured, harness, warnings = None, dict[str, pd.DataFrame](), list(data.notes)
     if tables is not None:
-        measured = Measured(replies, kl, judge=judge, benign=list(data.battery.benign), seed=config.seed)
+        benign, harness = list(data.battery.benign), tables.harness
+        measured = Measured(tables.replies, tables.kl, judge=judge, benign=benign, seed=config.seed)
         block = deepening_block(measured, roles=roles, training=training)
+        warnings += data.battery.notes(harness)
     return {
         "kind": KIND,
         "created": run.begun["created"],
@@ -169,10 +182,12 @@ def _summary(
         "judge": judge,
         "kl": None,
         "depth": {},
-        "rates": summary.rates_of(replies) if tables is not None else [],
+        "rates": summary.rates_of(tables.replies) if tables is not None else [],
         "deepening": block,
+        "trade_off": trade_off_block(measured, harness, roles=roles, seed=config.seed),
+        "sources": data.battery.sources if tables is not None else {},
         "not_measured": missing,
-        "warnings": list(data.notes),
+        "warnings": warnings,
     }
 
 

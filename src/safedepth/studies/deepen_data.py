@@ -17,8 +17,6 @@ from transformers import AutoConfig
 from safedepth.chat import ChatFormat
 from safedepth.data import file_sha256, read_anchors, read_prompts, read_requests, read_triplets
 from safedepth.errors import DataError, ModelError, TemplateError
-from safedepth.judges import resolve_judge
-from safedepth.judges.reference import judge_name
 from safedepth.models import context_length, load_chat
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Anchor, Progress, Triplet
@@ -31,7 +29,7 @@ from safedepth.studies.target import is_served
 from safedepth.train.config import RecoveryConfig
 from safedepth.train.options import Mix
 
-__all__ = ["HELD_OUT_FILE", "DeepenData", "require_judges", "require_measurable"]
+__all__ = ["HELD_OUT_FILE", "DeepenData", "require_measurable"]
 
 HELD_OUT = 8
 """Without test prompts of its own, one triplet in this many is held out of training for the test."""
@@ -66,6 +64,7 @@ class DeepenData:
             turn_depths=options.turn_depth_list,
             benign=options.benign_files,
             benign_judges=options.benign_judges,
+            harness=options.harness(seed),
             limit=options.limit,
             seed=seed,
             max_tokens=options.max_tokens,
@@ -82,7 +81,8 @@ class DeepenData:
         tests = {
             name: path for name, path in self.battery.files.items() if not self.held_out or name != "prompts"
         }
-        return {name: file_sha256(str(path)) for name, path in (files | tests).items()}
+        hashes = {name: file_sha256(str(path)) for name, path in (files | tests).items()}
+        return hashes | self.battery.tasks_sha256
 
     def write_held_out(self) -> None:
         """The held-out triplets as a file of prompts, where the tests look for it."""
@@ -112,15 +112,6 @@ class DeepenData:
         left = len(read_requests(requests)) - len(anchors)
         note = f"{left} of the anchor requests had no answer that ended, and made no anchor."
         return replace(self, anchors=anchors, notes=(*self.notes, note) if left else self.notes)
-
-
-def require_judges(judges: Sequence[str]) -> None:
-    """Raise JudgeError unless every judge is found, and DataError unless each has a name of its own."""
-    for judge in judges:
-        resolve_judge(judge)
-    names = [judge_name(judge) for judge in judges]
-    if len(set(names)) < len(names):
-        raise DataError(f"expected judges with names of their own, found {', '.join(names)}")
 
 
 def require_measurable(

@@ -4,31 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safedepth.errors import DataError
 from safedepth.train.options import said
 
-__all__ = ["BatteryOptions", "DeepenOptions", "named_files"]
+if TYPE_CHECKING:
+    from safedepth.utility import HarnessOptions
+
+__all__ = ["BatteryOptions", "DeepenOptions", "JudgeOptions", "named_files"]
 
 
-class BatteryOptions:
-    """What a command that tests before and after is told of its tests, as its options name them."""
+class JudgeOptions:
+    """What a command is told of its judges, as its options name them."""
 
     judge: list[str] | None
-    benign: list[str] | None
+    grader: str | None
     benign_judge: list[str] | None
-    depths: str
 
     @property
     def judges(self) -> tuple[str, ...]:
         """The judges of harmful replies, the leading one first."""
-        return tuple(dict.fromkeys(self.judge or ["rules"]))
+        from safedepth.judges import default_judges, with_grader
+
+        return with_grader(tuple(dict.fromkeys(self.judge or default_judges(self.grader))), self.grader)
 
     @property
     def benign_judges(self) -> tuple[str, ...]:
         """The judges of benign replies; rules always, which tell over-refusal."""
         return tuple(dict.fromkeys([*(self.benign_judge or []), "rules"]))
+
+
+class BatteryOptions(JudgeOptions):
+    """What a command that tests before and after is told of its tests, as its options name them."""
+
+    benign: list[str] | None
+    utility_tasks: list[str] | None
+    utility_include_path: str | None
+    utility_limit: int | None
+    utility_allow_code: bool
+    depths: str
+
+    def harness(self, seed: int) -> HarnessOptions | None:
+        """The tasks of lm-eval, in the model's chat format; None where none are named.
+
+        Raises DataError for numbers that no task takes.
+        """
+        from safedepth.utility import HarnessOptions
+
+        named = [
+            part.strip() for text in self.utility_tasks or () for part in text.split(",") if part.strip()
+        ]
+        if not named:
+            return None
+        if self.utility_limit is not None and self.utility_limit < 1:
+            raise DataError(f"expected --utility_limit of at least 1, found {self.utility_limit}")
+        return HarnessOptions(
+            tuple(dict.fromkeys(named)), self.utility_include_path, self.utility_limit,
+            allow_code=self.utility_allow_code, seed=seed,
+        )  # fmt: skip
 
     @property
     def depth_list(self) -> tuple[int, ...]:
@@ -54,8 +88,13 @@ class DeepenOptions(BatteryOptions):
     trajectories: str | None = said(None, "Test conversations whose harm is drawn out over turns.")
     benign: list[str] | None = said(None, "Benign test requests: FILE or NAME=FILE, several allowed.")
     base: str | None = said(None, "The unaligned base model, for the KL.")
-    judge: list[str] | None = said(None, "Judges, the first one leads; default rules.")
+    judge: list[str] | None = said(None, "Judges, the first one leads; default rules keywords.")
+    grader: str | None = said(None, "An Inspect model that judges by rubric, which then leads by default.")
     benign_judge: list[str] | None = said(None, "Judges of benign replies; default rules (over-refusal).")
+    utility_tasks: list[str] | None = said(None, "Tasks of lm-eval before and after, such as mmlu,gsm8k.")
+    utility_include_path: str | None = said(None, "A folder of lm-eval tasks of your own.")
+    utility_limit: int | None = said(None, "Documents of each such task; default all.")
+    utility_allow_code: bool = said(False, "Let such tasks run programs that the model writes.")
     depths: str = said("0,5,10,20,40", "Numbers of harmful tokens to force.")
     turn_depths: str = said("0,5", "The same at each turn of --trajectories.")
     limit: int | None = said(None, "Test with the first N prompts of each file.")
@@ -76,6 +115,7 @@ class DeepenOptions(BatteryOptions):
         if (self.anchors == "self") != (self.anchor_prompts is not None):
             raise DataError("expected --anchor_prompts FILE with --anchors self, and only with it")
         self.depth_list, self.turn_depth_list, self.benign_files  # noqa: B018 - each raises for what is wrong
+        self.harness(0)
 
     @property
     def turn_depth_list(self) -> tuple[int, ...]:

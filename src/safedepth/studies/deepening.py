@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from safedepth.judges.rules import refusal_outcome
 from safedepth.measure.paired import paired_difference
@@ -22,17 +23,24 @@ from safedepth.studies import summary
 from safedepth.studies.divergence import series_of
 
 __all__ = [
+    "ATTACKS",
     "BEFORE",
     "HARMFUL",
     "OVER_REFUSAL",
     "RIGHT",
     "Measured",
+    "as_event",
+    "benign_measure",
     "deepening_block",
     "paired_entries",
     "paired_entry",
+    "paired_values",
     "refusals_of",
     "utility_entries",
+    "what_of",
 ]
+
+Floats = NDArray[np.float64]
 
 BEFORE = "aligned"
 ATTACKS = ("prefill", "multi_turn")
@@ -85,8 +93,13 @@ class Measured:
         found = []
         for name in self.benign:
             judges = dict.fromkeys(self.replies.loc[self.replies["attack"] == name, "judge"])
-            found += [(name, OVER_REFUSAL if judge == "rules" else RIGHT, judge) for judge in judges]
+            found += [(name, benign_measure(judge), judge) for judge in judges]
         return found
+
+
+def benign_measure(judge: str) -> str:
+    """What a judge says of benign replies: those that know refusals alone tell over-refusal."""
+    return OVER_REFUSAL if judge in ("rules", "keywords") else RIGHT
 
 
 def deepening_block(
@@ -128,7 +141,7 @@ def paired_entries(measured: Measured, role: str, *, against: str = BEFORE) -> l
         keys = ["turn", "k"] if attack == "multi_turn" else ["k"]
         for values, group in after.groupby(keys, sort=True):
             same = before[(before[keys] == list(values)).all(axis=1)]
-            what = _what(attack, dict(zip(keys, values, strict=True)))
+            what = what_of(attack, dict(zip(keys, values, strict=True)))
             entries.append(
                 paired_entry(same, group, event=Outcome.COMPLIED, seed=measured.seed)
                 | {
@@ -155,10 +168,15 @@ def paired_entries(measured: Measured, role: str, *, against: str = BEFORE) -> l
 
 def paired_entry(before: pd.DataFrame, after: pd.DataFrame, *, event: Outcome, seed: int) -> dict[str, Any]:
     """The paired difference in the share of `event`, over prompts scored on both sides."""
+    return asdict(paired_difference(*paired_values(before, after, event=event), seed=seed))
+
+
+def paired_values(before: pd.DataFrame, after: pd.DataFrame, *, event: Outcome) -> tuple[Floats, Floats]:
+    """The share of `event` among the replies to each prompt that is scored on both sides, in one order."""
     shares = [_share_by_prompt(table, event) for table in (before, after)]
     both = shares[0].index.intersection(shares[1].index).sort_values()
-    values = [share.loc[both].to_numpy(dtype=np.float64) for share in shares]
-    return asdict(paired_difference(values[0], values[1], seed=seed))
+    first, second = (share.loc[both].to_numpy(dtype=np.float64) for share in shares)
+    return first, second
 
 
 def _share_by_prompt(table: pd.DataFrame, event: Outcome) -> pd.Series:
@@ -166,7 +184,8 @@ def _share_by_prompt(table: pd.DataFrame, event: Outcome) -> pd.Series:
     return (scored["outcome"] == event.value).astype(float).groupby(scored["prompt_id"]).mean()
 
 
-def _what(attack: str, variant: Mapping[str, Any]) -> str:
+def what_of(attack: str, variant: Mapping[str, Any]) -> str:
+    """A variant of an attack in words: what was forced, and at which turn."""
     k = int(variant["k"])
     forced = "nothing forced" if k == 0 else f"{k} token{'s' if k > 1 else ''} forced"
     return f"prefill, {forced}" if attack == "prefill" else f"turn {int(variant['turn'])}, {forced}"
@@ -177,18 +196,21 @@ def utility_entries(measured: Measured, role: str) -> list[dict[str, Any]]:
     entries = []
     for name, measure, judge in measured.benign_measures:
         table = measured.benign_verdicts(role, name, judge)
-        if measure == OVER_REFUSAL:  # `Rate` counts the other outcome
-            swap = {
-                Outcome.REFUSED.value: Outcome.COMPLIED.value,
-                Outcome.COMPLIED.value: Outcome.REFUSED.value,
-            }
-            table = table.assign(outcome=table["outcome"].replace(swap))
-        rate = summary.rate_of(table)
+        event = Outcome.REFUSED if measure == OVER_REFUSAL else Outcome.COMPLIED
+        rate = summary.rate_of(as_event(table, event))
         entries.append(
             {"model": role, "set": name, "measure": measure, "value": rate.value, "low": rate.low,
              "high": rate.high, "n": rate.n, "unscored": rate.unscored}
         )  # fmt: skip
     return entries
+
+
+def as_event(table: pd.DataFrame, event: Outcome) -> pd.DataFrame:
+    """The verdicts such that `Rate`, which counts harmful replies, counts `event`."""
+    if event is Outcome.COMPLIED:
+        return table
+    swap = {Outcome.REFUSED.value: Outcome.COMPLIED.value, Outcome.COMPLIED.value: Outcome.REFUSED.value}
+    return table.assign(outcome=table["outcome"].replace(swap))
 
 
 def refusals_of(measured: Measured, role: str) -> dict[str, Any] | None:

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from safedepth.data import file_sha256, read_anchors
+from safedepth.data.sources import source_of
 from safedepth.errors import DataError
-from safedepth.judges import resolve_judge
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Anchor, Progress
@@ -82,9 +82,8 @@ class DynamicsConfig:
         if self.objective not in OBJECTIVES:
             raise DataError(f"expected --objective out of {', '.join(OBJECTIVES)}, found {self.objective!r}")
         read_betas(self.beta)
-        names = [judge_name(judge) for judge in self.judges]
-        if not names or len(set(names)) != len(names):
-            raise DataError(f"expected judges with names of their own, found {', '.join(names) or 'none'}")
+        if not self.judges:
+            raise DataError("expected at least one judge, found none: --judge rules, say")
 
     def _check_numbers(self) -> None:
         least = {"first": 1, "batch": 1, "directions": 0, "warmup": 0}
@@ -114,7 +113,7 @@ def dynamics(config: DynamicsConfig, out: Path, *, progress: Progress | None = N
     rows = _checked(config)
     hashes = {"data": file_sha256(config.data)}
     if config.prompts is not None:
-        hashes["prompts"] = file_sha256(config.prompts)
+        hashes["prompts"] = source_of(config.prompts).sha256
     with RunDirectory.open(out, asdict(config) | {"kind": "dynamics", "sha256": hashes}) as run:
         tables, replies, cards = _measured(config, run, rows, progress)
         together = None
@@ -133,8 +132,7 @@ def _checked(config: DynamicsConfig) -> list[Anchor]:
             "fine-tuning needs the weights"
         )
     rows = read_anchors(config.data)
-    for judge in config.judges:
-        resolve_judge(judge)
+    require_judges(config.judges)
     find_checkpoint(config.model)  # a folder that holds no model is not to be told that it has no tokenizer
     chat = load_chat(config.model, chat_template=config.chat_template)
     context = longest_example(config.model, None)

@@ -14,18 +14,17 @@ resumed by the same command.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from trl import ModelConfig
 
 from safedepth.data import file_sha256
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat
 from safedepth.models.checkpoint import find_checkpoint, hash_weights
 from safedepth.nouns import Progress
@@ -33,7 +32,7 @@ from safedepth.runs import RunDirectory
 from safedepth.studies import summary
 from safedepth.studies.battery import Battery
 from safedepth.studies.card import PAPER, write_card
-from safedepth.studies.deepen_data import require_judges, require_measurable
+from safedepth.studies.deepen_data import require_measurable
 from safedepth.studies.deepening import HARMFUL, Measured, paired_entries, utility_entries
 from safedepth.studies.finetune_data import FinetuneArguments, FinetuneData
 from safedepth.studies.importance import FILE as IMPORTANCE
@@ -42,6 +41,7 @@ from safedepth.studies.output import begun, decisive, own_option_names, require_
 from safedepth.studies.protecting import train_under_objective
 from safedepth.studies.recovering import RECORD
 from safedepth.studies.target import open_target
+from safedepth.studies.trade_off import trade_off_block
 from safedepth.studies.training import part_processes
 from safedepth.train.betas import BetaSchedule, read_betas, table_of
 from safedepth.train.constrained_config import ConstrainedSFTConfig
@@ -113,10 +113,10 @@ def finetune(
         part_processes()
         if run is None:
             return None
-        cards, replies = dict[str, Any](), pd.DataFrame()
+        tables = _Tables({}, pd.DataFrame(), {})
         if battery is not None:
-            cards, replies = _measure(run, battery, name, config, progress=progress)
-        run.write_summary(_summary(run, options, config, data, record, battery, cards, replies))
+            tables = _measure(run, battery, name, config, progress=progress)
+        run.write_summary(_summary(run, options, config, data, record, battery, tables))
         paired = run.summary()["protection"]["paired"]
         write_card(
             out, base_model=name, made=_made(config), record=record, paired=paired, adapter=model.use_peft,
@@ -124,6 +124,14 @@ def finetune(
         )  # fmt: skip
         run.finish()
         return run.path
+
+
+class _Tables(NamedTuple):
+    """What was measured: provenance by role, all replies, and lm-eval's documents by role."""
+
+    cards: dict[str, Any]
+    replies: pd.DataFrame
+    harness: dict[str, pd.DataFrame]
 
 
 def _schedule(config: ConstrainedSFTConfig) -> BetaSchedule:
@@ -143,6 +151,7 @@ def _battery(options: FinetuneArguments, seed: int) -> Battery | None:
         judges=options.judges,
         benign=options.benign_files,
         benign_judges=options.benign_judges,
+        harness=options.harness(seed),
         limit=options.limit,
         seed=seed,
         max_tokens=options.max_tokens,
@@ -151,34 +160,37 @@ def _battery(options: FinetuneArguments, seed: int) -> Battery | None:
 
 def _measure(
     run: RunDirectory, battery: Battery, name: str, config: ConstrainedSFTConfig, *, progress: Progress | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Both models through the same tests, one at a time: their provenance, and their judged replies."""
+) -> _Tables:
+    """Both models through the same tests, one at a time."""
     template = config.chat_template_path
-    cards, replies = {}, []
+    cards, replies, harness = {}, [], {}
     for role, place in {BEFORE: name, AFTER: str(config.output_dir)}.items():
         with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
             cards[role] = target.card
             replies.append(battery.replies(run, role, target, progress=progress))
-    return cards, run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
+            if (documents := battery.documents(run, role, target, progress=progress)) is not None:
+                harness[role] = documents
+    return _Tables(cards, run.measurement("replies", lambda: pd.concat(replies, ignore_index=True)), harness)
 
 
 def _summary(
     run: RunDirectory, options: FinetuneArguments, config: ConstrainedSFTConfig, data: FinetuneData,
-    record: dict[str, Any], battery: Battery | None, cards: Mapping[str, Any], replies: pd.DataFrame,
+    record: dict[str, Any], battery: Battery | None, tables: _Tables,
 ) -> dict[str, Any]:  # fmt: skip
     judge = judge_name(options.judges[0])
-    measured = None
+    measured, warnings = None, [*data.notes, *(f"{note}." for note in record["notes"])]
     if battery is not None:
-        measured = Measured(replies, {}, judge=judge, benign=list(battery.benign), seed=config.seed)
+        measured = Measured(tables.replies, {}, judge=judge, benign=list(battery.benign), seed=config.seed)
+        warnings += battery.notes(tables.harness)
     return {
         "kind": KIND,
         "created": run.begun["created"],
         "seeds": [config.seed],
-        "models": dict(cards),
+        "models": dict(tables.cards),
         "judge": judge,
         "kl": None,
         "depth": {},
-        "rates": [] if measured is None else summary.rates_of(replies),
+        "rates": [] if measured is None else summary.rates_of(tables.replies),
         "protection": {
             "objective": config.objective,
             "beta": record["beta"],
@@ -186,8 +198,10 @@ def _summary(
             "training": record,
             **_tested(measured),
         },
+        "trade_off": trade_off_block(measured, tables.harness, roles=(BEFORE, AFTER), seed=config.seed),
+        "sources": battery.sources if battery is not None else {},
         "not_measured": _not_measured(options, config),
-        "warnings": [*data.notes, *(f"{note}." for note in record["notes"])],
+        "warnings": warnings,
     }
 
 
@@ -215,8 +229,8 @@ def _not_measured(options: FinetuneArguments, config: ConstrainedSFTConfig) -> l
     elif not options.prompts:
         why = "no harmful requests were given (--prompts)"
         missing.append({"what": f"{HARMFUL} before and after", "why": why})
-    if options.measure and not options.benign:
-        why = "no benign requests were given (--benign)"
+    if options.measure and not (options.benign or options.utility_tasks):
+        why = "no benign requests or tasks were given (--benign, --utility_tasks)"
         missing.append({"what": "utility before and after", "why": why})
     if not config.diagnostics:
         missing.append({"what": "diagnostics", "why": "they were not asked for (--diagnostics False)"})
@@ -269,6 +283,7 @@ def _wanted(
     schedule = str(config.beta).partition("@")[0]
     files |= {"beta": schedule} if Path(schedule).is_file() else {}
     hashes = {"data": data.sha256, **{name: file_sha256(path) for name, path in files.items()}}
+    hashes |= {} if battery is None else battery.tasks_sha256
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     trained = decisive(config.to_dict(), but=WITHOUT_EFFECT) | {"rows_a_step": rows}
     asked = decisive(asdict(options))

@@ -49,6 +49,7 @@ class FinetuneArguments(FinetuneOptions, ScriptArguments, DatasetMixtureConfig):
                 "--config file (TRL's mixture), and then no --dataset_name"
             )
         self.depth_list, self.benign_files  # noqa: B018 - each raises for what is wrong
+        self.harness(0)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,11 @@ def require_own(out: Path) -> None:
         )
 
 
+def _utility_name(option: re.Match[str]) -> str:
+    """An option of `safedepth utility` as a training command has it."""
+    return f"--utility_{option[1].replace('-', '_')}"
+
+
 @contextmanager
 def own_option_names() -> Iterator[None]:
     """Errors from below name the options as `safedepth audit` has them; say them as they are called here."""
@@ -95,5 +100,6 @@ def own_option_names() -> Iterator[None]:
         yield
     except SafedepthError as error:
         said = re.sub(r"--out\b", "--output_dir", str(error))
+        said = re.sub(r"--(include-path|allow-code)\b", _utility_name, said)
         error.args = (re.sub(r"--chat-template\b(?!-)", "--chat_template_path", said),)
         raise

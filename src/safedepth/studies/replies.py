@@ -26,7 +26,7 @@ __all__ = ["COLUMNS", "counting", "replies_of", "run_tasks"]
 
 COLUMNS = (
     "model", "attack", "turn", "k", "prefix", "variant", "repeat", "prompt_id", "category", "prompt",
-    "forced", "forced_tokens", "continuation", "stop_reason", "judge", "scope", "outcome", "reason",
+    "forced", "forced_tokens", "continuation", "stop_reason", "judge", "scope", "outcome", "score", "reason",
 )  # fmt: skip
 
 FULL_DISK = 2**20
@@ -130,6 +130,7 @@ def replies_of(logs: Sequence[EvalLog], model: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for column in ("turn", "k"):
         table[column] = table[column].astype("Int64")
+    table["score"] = table["score"].astype("Float64")
     order = ["attack", "prompt_id", "turn", "k", "prefix", "variant", "repeat", "judge", "scope"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 
@@ -158,6 +159,7 @@ def _judged_rows(sample: EvalSample, model: str) -> Iterator[dict[str, Any]]:
             "judge": verdict.judge,
             "scope": verdict.scope.value,
             "outcome": verdict.outcome.value,
+            "score": verdict.score,
             "reason": verdict.reason,
         }
 

@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 
 from safedepth import tasks
-from safedepth.data import file_sha256, read_prompts
+from safedepth.data import read_prompts
+from safedepth.data.sources import resolved, source_of
 from safedepth.data.suffixes import artifact_text, suffix_for, suffixes_text
 from safedepth.errors import DataError, ModelError
-from safedepth.judges import resolve_judge
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_model
 from safedepth.nouns import Outcome, Progress, Prompt
 from safedepth.runs import RunDirectory
@@ -76,10 +76,10 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
             "through a server: gradients need the weights. Search on an open model and name this one with "
             "--transfer"
         )
+    source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
-    for judge in config.judges:
-        resolve_judge(judge)
-    record = asdict(config) | {"kind": "suffix", "prompts_sha256": file_sha256(config.prompts)}
+    require_judges(config.judges)
+    record = asdict(config) | {"kind": "suffix", "prompts_sha256": source.sha256}
     with RunDirectory.open(out, record) as run:
         target = open_target(
             config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
@@ -100,7 +100,8 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
                 tables.append(_replies(config, run, other, prompts, role, number, progress))
         replies = run.measurement("replies", lambda: pd.concat(tables, ignore_index=True))
         write_atomically(run.path / ARTIFACT, _artifact(config, prompts, found, replies).encode())
-        run.write_summary(_summary(config, run.begun["created"], cards, found, replies))
+        whole = _summary(config, run.begun["created"], cards, found, replies)
+        run.write_summary(whole | {"sources": {"prompts": source.entry}, "warnings": list(source.warnings)})
         run.finish()
     return out
 
@@ -120,7 +121,7 @@ def _replies(
         forced = 4 * config.options.tokens  # other tokenizers may need more for the same text
         room = room_after(target.loaded, prompts, forced=forced, wanted=config.max_tokens)
     common: dict[str, Any] = {
-        "prompts": str(Path(config.prompts).resolve()), "judge": list(config.judges), "limit": config.limit,
+        "prompts": resolved(config.prompts), "judge": list(config.judges), "limit": config.limit,
         "repeats": config.repeats, "seed": config.seed, "temperature": config.temperature,
         "top_p": config.top_p, "top_k": config.top_k, "max_tokens": room,
     }  # fmt: skip
@@ -183,5 +184,4 @@ def _summary(
         "rates": summary.rates_of(replies),
         "suffix": suffix_block(found, replies, config.options, model="aligned", judge=primary),
         "not_measured": [],
-        "warnings": [],
     }

@@ -3,7 +3,7 @@
 Takes tables, gives plain dictionaries; the formulas are in `measure`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -15,7 +15,16 @@ from safedepth.measure import depth, statistics
 from safedepth.nouns import Estimate, Outcome, Rate, Scope, TokenSeries
 from safedepth.studies.divergence import series_of
 
-__all__ = ["depth_of", "kl_summary", "openings_of", "rate_of", "rates_of", "sweep_of", "verdicts"]
+__all__ = [
+    "depth_of",
+    "groups_of",
+    "kl_summary",
+    "openings_of",
+    "rate_of",
+    "rates_of",
+    "sweep_of",
+    "verdicts",
+]
 
 KL_TOKENS = 40
 """Positions over which shares of the KL are taken: the paper's figures show 20 to 40."""
@@ -33,22 +42,27 @@ def rate_of(replies: pd.DataFrame) -> Rate:
 
 
 def rates_of(replies: pd.DataFrame) -> list[dict[str, Any]]:
-    """One entry for every (model, attack, variant, judge, scope), as `summary.json` holds them.
-
-    The table of a run made before there were turns or variants has no column for them.
-    """
-    later = [name for name in ("turn", "variant") if name in replies]
-    keys = ["model", "attack", *later, "k", "prefix", "judge", "scope"]
+    """One entry for every (model, attack, variant, judge, scope), as `summary.json` holds them."""
     entries: list[dict[str, Any]] = []
-    for values, group in replies.groupby(keys, dropna=False, sort=True):
-        named = dict(zip(keys, cast(tuple[Any, ...], values), strict=True))
-        entry = {key: value for key, value in named.items() if not pd.isna(value)}
-        entry |= {key: int(entry[key]) for key in ("turn", "k") if key in entry}
+    for entry, group in groups_of(replies):
         result = rate_of(group)
         unscored = group.loc[group["outcome"] == Outcome.UNSCORED.value, "reason"]
         reasons = {str(reason): int(count) for reason, count in unscored.value_counts().items()}
         entries.append(entry | asdict(result) | {"value": result.value, "unscored_reasons": reasons})
     return entries
+
+
+def groups_of(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every (model, attack, variant, judge, scope) that a rate is told of: its names and its replies.
+
+    The table of a run made before there were turns or variants has no column for them.
+    """
+    later = [name for name in ("turn", "variant") if name in replies]
+    keys = ["model", "attack", *later, "k", "prefix", "judge", "scope"]
+    for values, group in replies.groupby(keys, dropna=False, sort=True):
+        named = dict(zip(keys, cast(tuple[Any, ...], values), strict=True))
+        entry = {key: value for key, value in named.items() if not pd.isna(value)}
+        yield entry | {key: int(entry[key]) for key in ("turn", "k") if key in entry}, group
 
 
 def kl_summary(series: TokenSeries, *, seed: int) -> dict[str, Any]:

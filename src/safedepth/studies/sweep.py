@@ -22,7 +22,7 @@ import pandas as pd
 from trl import ModelConfig
 
 from safedepth.errors import DataError
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Progress
@@ -32,7 +32,7 @@ from safedepth.studies.attack_data import AttackData, hashes_of, own_refusals
 from safedepth.studies.attack_finetune import batch_of
 from safedepth.studies.attack_options import SweepOptions
 from safedepth.studies.attack_rates import worst_cases
-from safedepth.studies.deepen_data import require_judges, require_measurable
+from safedepth.studies.deepen_data import require_measurable
 from safedepth.studies.deepening import RIGHT
 from safedepth.studies.output import begun, decisive, own_option_names
 from safedepth.studies.sweep_search import require_search, searched

@@ -21,7 +21,7 @@ import pandas as pd
 from trl import ModelConfig
 
 from safedepth.errors import DataError, RunError
-from safedepth.judges.reference import judge_name
+from safedepth.judges import judge_name
 from safedepth.models import load_chat
 from safedepth.nouns import Anchor
 from safedepth.runs import RunDirectory

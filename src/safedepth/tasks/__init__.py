@@ -7,7 +7,17 @@ again by them when it resumes.
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from safedepth.judges import judged, rules
+from safedepth.judges import (
+    harmbench,
+    judged,
+    keywords,
+    llama_guard,
+    rubric,
+    rules,
+    strongreject,
+    strongreject_finetuned,
+    wildguard,
+)
 from safedepth.judges.utility import utility
 from safedepth.tasks.asked import benign, decoding, downstream, escalation
 from safedepth.tasks.forced import multi_turn, prefill, refusal_prefix
@@ -20,21 +30,29 @@ __all__ = [
     "decoding",
     "downstream",
     "escalation",
+    "harmbench",
     "insertion",
     "judged",
+    "keywords",
     "knowledge",
+    "llama_guard",
     "multi_turn",
     "on_policy",
     "oracle",
     "prefill",
     "rank_prefill",
     "refusal_prefix",
+    "rubric",
     "rules",
     "safedepth",
     "safedepth_attacker",
+    "safedepth_grader",
+    "strongreject",
+    "strongreject_finetuned",
     "suffix",
     "thinking",
     "utility",
+    "wildguard",
 ]
 
 
@@ -52,3 +70,11 @@ def safedepth_attacker() -> type[ModelAPI]:
     from safedepth.testbed.attacker import ToyAttackerAPI
 
     return ToyAttackerAPI
+
+
+@modelapi(name="safedepth_grader")
+def safedepth_grader() -> type[ModelAPI]:
+    """The testbed's graders, which know the toy language (`safedepth_grader/toy`, `/swayed`)."""
+    from safedepth.testbed.grader import ToyGraderAPI
+
+    return ToyGraderAPI

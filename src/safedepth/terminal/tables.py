@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safedepth.terminal.console import console, escaped, say
+from safedepth.terminal.trust import print_judging, print_trade_off, print_utility
 
 if TYPE_CHECKING:
     from safedepth.studies.attack_cost import Cost
@@ -39,6 +40,8 @@ def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
         print_overview(summary["attacks"])
     if "claims" in summary:
         print_claims(summary["claims"])
+    elif summary.get("trade_off"):
+        print_trade_off(summary["trade_off"])
     elif summary.get("protection"):
         print_paired(summary["protection"].get("paired") or [])
     elif summary.get("attack"):
@@ -49,6 +52,10 @@ def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
         print_dynamics(summary)
     elif summary.get("deepening"):
         print_paired(summary["deepening"].get("paired") or [])
+    if summary["kind"] == "judge":
+        print_judging(summary)
+    elif summary["kind"] == "utility":
+        print_utility(summary)
     for note in summary["not_measured"]:
         say(f"[yellow]Not measured:[/yellow] {escaped(note['what'])}: {escaped(note['why'])}")
     for warning in summary["warnings"]:
@@ -62,11 +69,12 @@ def print_depth(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("depth", "tokens", "95 % interval", title="How deep the safety goes", title_justify="left")
-    for name, entry in summary["depth"].items():
+    depths = summary.get("depth", {})
+    for name, entry in depths.items():
         value = "–" if entry["value"] is None else f"{entry['value']:.1f}"
         low, high = (("–" if entry[end] is None else f"{entry[end]:.1f}") for end in ("low", "high"))
         table.add_row(name, value, f"{low} to {high}")
-    if summary["depth"]:
+    if depths:
         console().print(table)
 
 
