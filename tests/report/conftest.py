@@ -9,6 +9,7 @@ from altair.utils.schemapi import debug_mode
 
 from report.synthetic_attacks import attacked_replies, attacked_summary, make_attacked_run
 from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
+from report.synthetic_judging import SOURCES, agreement, categories, make_judged_run
 from report.synthetic_protection import (
     dynamics,
     finetuned_replies,
@@ -17,6 +18,7 @@ from report.synthetic_protection import (
     protection,
 )
 from report.synthetic_run import make_run
+from report.synthetic_utility import make_utility_run, trade_off
 from safedepth.report import build_report
 
 
@@ -63,6 +65,22 @@ def about_finetuning(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
         blocks = {"dynamics": dynamics(), "protection": protection()}
         pages["reproduce"] = build_report(make_run(tmp_path_factory.mktemp("protect"), changes=blocks))
     return pages
+
+
+@pytest.fixture(scope="session")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of runs on judges and on utility, of an audit by category, of a trade-off."""
+    parts = {"categories": categories(), "agreement": agreement(("oracle", "rules")), "sources": SOURCES}
+    traded = finetuning_summary("finetune") | {"trade_off": trade_off(("before", "after"))}
+    with debug_mode(False):  # Altair's checks take longer than the drawing
+        return {
+            "judge": build_report(make_judged_run(tmp_path_factory.mktemp("judge"))),
+            "utility": build_report(make_utility_run(tmp_path_factory.mktemp("utility"))),
+            "audit": build_report(
+                make_run(tmp_path_factory.mktemp("by-category"), kind="audit", base=False, changes=parts)
+            ),
+            "finetune": build_report(make_finetuning_run(tmp_path_factory.mktemp("traded"), traded)),
+        }
 
 
 @pytest.fixture(scope="session")

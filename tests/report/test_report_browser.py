@@ -192,6 +192,13 @@ def test_the_pages_of_other_attacks_draw_every_chart_fit_and_load_nothing(
     _draws_every_chart_fits_and_loads_nothing(page, attacked[kind], charts)
 
 
+@pytest.mark.parametrize(("kind", "charts"), [("judge", 20), ("utility", 6), ("audit", 5), ("finetune", 9)])
+def test_the_pages_on_judges_and_utility_draw_every_chart_fit_and_load_nothing(
+    page: Page, kind: str, charts: int, trusted: dict[str, Path]
+) -> None:
+    _draws_every_chart_fits_and_loads_nothing(page, trusted[kind], charts)
+
+
 def _draws_every_chart_fits_and_loads_nothing(page: Page, path: Path, charts: int) -> None:
     page.requests.clear()
     page.open(path)

@@ -18,8 +18,10 @@ from report.synthetic_deepening import (
     deepening,
     make_deepened_run,
 )
+from report.synthetic_judging import SOURCES, agreement, categories, judge_summary
 from report.synthetic_protection import dynamics, finetuning_summary, protection
 from report.synthetic_run import summary
+from report.synthetic_utility import trade_off, utility_summary
 from safedepth.report import build_report, findings, tables
 from safedepth.report.reading import complete
 from safedepth.report.sections import sections
@@ -60,7 +62,26 @@ def small_attacks() -> dict[str, dict[str, Any]]:
     }
 
 
+def small_judging() -> dict[str, dict[str, Any]]:
+    """Runs with what is said of judges, benchmarks and utility, with few rows of each kind."""
+    judged = judge_summary(("rubric(toy)", "rules", "oracle"))
+    judged["rates"] = [r for r in judged["rates"] if r.get("k") in (None, 5) and r["scope"] == "full"]
+    errors = judged["calibration"]
+    errors["corrected"] = [r for r in errors["corrected"] if r["k"] in (None, 5)][:8]
+    audit = base_summary("audit") | {
+        "categories": categories(["one", "two"])[:6], "agreement": agreement(("oracle", "rules")),
+        "sources": SOURCES,
+    }  # fmt: skip
+    return {
+        "judge": judged,
+        "utility": utility_summary(),
+        "categories": audit,
+        "trade-off": base_summary("finetune") | {"trade_off": trade_off()},
+    }
+
+
 WHOLE = {
+    **small_judging(),
     **small_attacks(),
     "deepen": small(deepen_summary(control=False)),
     "compare": small(compare_summary()),
@@ -68,7 +89,10 @@ WHOLE = {
     "protect": small(base_summary("reproduce") | {"dynamics": dynamics(), "protection": protection()}),
     **{kind: small(finetuning_summary(kind)) for kind in ("dynamics", "finetune", "attack", "sweep")},
 }
-TIMES = {"finetune": 12, "attack": 12, "sweep": 12, "suffix": 12, "adaptive": 12}
+TIMES = {
+    "finetune": 12, "attack": 12, "sweep": 12, "suffix": 12, "adaptive": 12, "categories": 12,
+    "trade-off": 12,
+}  # fmt: skip
 """How often several holes are tried where that takes little time."""
 FEW = 40
 """Places where something can be missing that even the smallest summary has."""
@@ -80,8 +104,13 @@ FILLED = (
     ("decoding", "settings"), ("decoding", "best_of"), ("attacks", "overview"), ("attacks", "any"),
     ("adaptive", "arms"), ("adaptive", "curve"), ("adaptive", "prompts"), ("adaptive", "facts"),
     ("attack", "evaluations"), ("sweep", "trials"), ("sweep", "bound"),
+    ("trade_off", "rows"), ("trade_off", "models"),
 )  # fmt: skip
 """Parts of the blocks on fine-tuning that the synthetic runs fill in every field."""
+
+
+TOP = ("judges", "classes", "agreement", "harness", "requests", "alpaca", "sources")
+"""Parts at the top of a summary that the synthetic runs fill in every field."""
 
 
 def words_of(incomplete: dict[str, Any]) -> list[str]:
@@ -147,6 +176,9 @@ def test_a_summary_that_is_complete_is_left_as_it_is() -> None:
         for part, value in (whole.get("deepening") or {}).items():
             if part != "finetuning":  # whose k may be left out
                 assert found["deepening"][part] == value, part
+        for part in TOP:
+            if part in whole:
+                assert found[part] == whole[part], (kind, part)
         for block, part in FILLED:
             if part in (whole.get(block) or {}):
                 assert found[block][part] == whole[block][part], (kind, part)

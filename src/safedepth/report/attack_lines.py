@@ -28,7 +28,16 @@ from safedepth.report.words import (
     share_estimate,
 )
 
-__all__ = ["LONG", "by_judge", "is_number", "line_figures", "rates_table", "scored", "variant_name"]
+__all__ = [
+    "LONG",
+    "by_judge",
+    "is_number",
+    "line_figures",
+    "rate_name",
+    "rates_table",
+    "scored",
+    "variant_name",
+]
 
 LONG = 24
 """Rows beyond which a table waits to be asked for."""
@@ -87,6 +96,20 @@ def variant_name(attack: object, variant: object) -> str:
         return COUNTED[found[1]].format(count(int(found[2]), "token"))
     setting = re.fullmatch(r"top_([pk]) (.*)", str(variant)) if attack == "decoding" else None
     return known or (f"top-{setting[1]} {setting[2]}" if setting else named(variant))
+
+
+def rate_name(rate: Record) -> str:
+    """What a rate is of, in a few words: the attack, its variant, the turn and the forced tokens."""
+    attack, k, turn, prefix = (rate.get(key) for key in ("attack", "k", "turn", "prefix"))
+    forced = [] if k is None else [f"{count(k, 'token')} forced" if k else "nothing forced"]
+    if attack == "prefill" and forced:
+        return forced[0]
+    if prefix == "":
+        return "nothing forced"
+    parts = [attack_name(attack), variant_name(attack, rate.get("variant"))]
+    parts += [] if prefix is None else [f"“{prefix}”"]
+    parts += [] if turn is None else [f"turn {turn}"]
+    return ", ".join(dict.fromkeys([*parts, *forced]))
 
 
 def line_figures(

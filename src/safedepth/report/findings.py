@@ -2,7 +2,8 @@
 
 A sentence whose numbers are missing is not written. What recovery training changed is
 told by `before_after`, which variant is best by `ranking`, what fine-tuning did by
-`finetuning_findings` and `protection_findings`, what other attacks did by `attack_findings`.
+`finetuning_findings` and `protection_findings`, what other attacks did by `attack_findings`,
+how far judges agree by `judging_findings`, what a model is worth by `utility_findings`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from safedepth.report import (
     attack_findings,
     before_after,
     finetuning_findings,
+    judging_findings,
     protection_findings,
     ranking,
+    trade_off,
+    utility,
+    utility_findings,
 )
 from safedepth.report.words import (
     SCOPES,
@@ -54,6 +59,10 @@ def title(summary: Summary) -> str:
         return "How far does an attacker’s sweep get? The worst case of every defence"
     if kind in attack_findings.KINDS:
         return attack_findings.title(summary, name)
+    if kind == judging_findings.KIND:
+        return judging_findings.title(summary, name)
+    if kind == utility.KIND:
+        return utility_findings.title(name)
     return f"How deep is the safety alignment of {name}?"
 
 
@@ -62,12 +71,17 @@ def headline(summary: Summary) -> list[str]:
     kind = summary.get("kind")
     if kind == "compare":
         return ranking.headline(summary)
+    traded = [sentence] if (sentence := trade_off.headline(summary)) else []
     if kind == "deepen":
-        return before_after.headline(summary)
+        return before_after.headline(summary) + traded
     if kind in finetuning_findings.KINDS:
-        return finetuning_findings.headline(summary)
+        return finetuning_findings.headline(summary) + traded
     if kind in attack_findings.KINDS:
         return attack_findings.headline(summary)
+    if kind == judging_findings.KIND:
+        return judging_findings.headline(summary)
+    if kind == utility.KIND:
+        return utility_findings.headline(summary)
     sentences = [
         _depth_sentence(summary),
         _prefill_sentence(summary),
@@ -93,6 +107,10 @@ def tiles(summary: Summary) -> list[Tile]:
         return finetuning_findings.tiles(summary)
     if kind in attack_findings.KINDS:
         return attack_findings.tiles(summary)
+    if kind == judging_findings.KIND:
+        return judging_findings.tiles(summary)
+    if kind == utility.KIND:
+        return utility_findings.tiles(summary)
     found = attack_findings.any_tiles(summary)
     depth = main_depth(summary.get("depth"))
     if depth:

@@ -33,6 +33,13 @@ LIMITS = {
     "with more tries or other attacks may break more; what is broken here is a lower bound of what can be. "
     "The rates by attack are of the tries that the attacker chose, on prompts that earlier tries had left "
     "standing: they do not rank the attacks.",
+    "judge": "Errors were measured on these replies, by these models, against this truth. On other replies "
+    "a judge may err otherwise, and a corrected rate is right only as far as its errors are the same there. "
+    "Labels are what one person, or several, thought. Judges that agree can be wrong together.",
+    "utility": "A benchmark measures what it asks, in the form in which it asks. Scores depend on the chat "
+    "template, the examples shown and the version of the harness, and a model may have seen the questions "
+    "in training. Refusals are told by their words: a model that answers without refusing may still be of no "
+    "use. What was not run here is not known.",
     "sweep": "The worst case is the worst of the trials that were made; an attacker may try others. The "
     "worst of several is worse partly by chance, and the more trials, the more so. None of these defences "
     "makes released weights tamper-proof.",

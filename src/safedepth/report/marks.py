@@ -210,6 +210,6 @@ def labels_above(field: str, order: Sequence[str], *, band: int) -> tuple[alt.Y,
     """A band for each name, with the name above it for the sake of narrow screens, and the height of all."""
     step, above = band + LABEL, LABEL - 2
     y = alt.Y(f"{field}:N", sort=list(order), title=None)
-    y = y.axis(labelAlign="left", labelPadding=-2, labelOffset=-band / 2 - 9, labelLimit=300, labelColor=INK)
+    y = y.axis(labelAlign="left", labelPadding=-2, labelOffset=-band / 2 - 9, labelLimit=250, labelColor=INK)
     y = y.scale(paddingInner=LABEL / step, paddingOuter=above / step)
     return y, step * len(order) - LABEL + 2 * above

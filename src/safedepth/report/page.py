@@ -20,14 +20,23 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safedepth.report import attack_findings, findings, tables, words
+from safedepth.report import (
+    attack_findings,
+    disagreements,
+    findings,
+    over_refusals,
+    tables,
+    transcripts,
+    utility,
+    words,
+)
 from safedepth.report.before_after import pair_of
 from safedepth.report.finetuning_findings import KINDS
 from safedepth.report.limits import limits
 from safedepth.report.parts import Figure, Section
-from safedepth.report.provenance import UNFINISHED, notes, provenance
+from safedepth.report.provenance import UNFINISHED, notes, provenance, source_warnings
 from safedepth.report.reading import complete
-from safedepth.report.sections import TRAINED, sections
+from safedepth.report.sections import TRAINED, TRUSTED, sections
 from safedepth.report.style import Record
 from safedepth.report.tested import BEFORE_AFTER
 from safedepth.report.transcripts import NEEDED, Exchange, Transcript, choose, side_by_side
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["build_report"]
 
 PNG_WIDTH = 640
+OVER_REFUSAL = "over-refusal"
 VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])  # as vl-convert names versions
 
 
@@ -53,7 +63,8 @@ def build_report(run_dir: Path, *, show_harmful: bool = False, png: bool = False
     """
     run = RunDirectory.read(run_dir)
     summary = complete(run.summary())
-    illustrated = sections(summary, _kl_rows(run.load("kl")))
+    scores = _scores(run.load("replies")) if summary["kind"] in TRUSTED else []
+    illustrated = sections(summary, _kl_rows(run.load("kl")), scores)
     figures = [figure for section in illustrated for figure in section.figures]
     files = {"report.html": _render(run, summary, illustrated, show_harmful=show_harmful).encode()}
     if png:
@@ -79,7 +90,7 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         headline=findings.headline(summary),
         tiles=findings.tiles(summary),
         notes=notes(run, show_harmful=show_harmful),
-        warnings=summary["warnings"],
+        warnings=[*summary["warnings"], *source_warnings(summary)],
         claims=tables.claims(summary),
         sections=illustrated,
         specs={
@@ -90,12 +101,14 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
         depths=tables.depths(summary),
         depths_by_model=tables.depths_by_model(summary),
         no_depth=tables.no_depth(summary),
-        about_depth=summary["kind"] not in (*KINDS, *attack_findings.KINDS) or bool(summary["depth"]),
+        about_depth=summary["kind"] not in (*KINDS, *attack_findings.KINDS, *TRUSTED)
+        or bool(summary["depth"]),
         not_measured=summary["not_measured"],
         rates=tables.rates(summary),
         rates_note=tables.rates_note(summary),
         transcripts=chosen,
         exchanges=exchanges,
+        chosen_how=_how(summary),
         scopes=words.SCOPES,
         show_harmful=show_harmful,
         limits=limits(summary),
@@ -115,6 +128,11 @@ def _transcripts(
     """Replies one by one, and those of models before and after side by side."""
     if replies is None or not set(NEEDED) <= set(replies.columns):
         return [], []
+    if summary["kind"] == utility.KIND:
+        harmless = [row["set"] for row in summary["requests"] if row["measure"] == OVER_REFUSAL]
+        return over_refusals.over_refusals(replies, harmless, show_harmful=show_harmful), []
+    if summary["kind"] in TRUSTED:
+        return disagreements.disagreements(replies, show_harmful=show_harmful), []
     judge = next(iter(words.judges(summary)), None)
     alone = [] if summary["kind"] in TRAINED else choose(replies, judge=judge, show_harmful=show_harmful)
     models = (summary["deepening"] or {}).get("models") or []
@@ -135,6 +153,25 @@ def _transcripts(
         show_harmful=show_harmful,
     )
     return alone, beside
+
+
+def _how(summary: Record) -> str:
+    """By which rule the replies were chosen."""
+    if summary["kind"] == utility.KIND:
+        return over_refusals.HOW
+    return disagreements.HOW if summary["kind"] in TRUSTED else transcripts.HOW
+
+
+def _scores(replies: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """The mean of each judge's own numbers in each scope; nothing of judges that give none."""
+    if replies is None or not {"score", "judge", "scope"} <= set(replies.columns):
+        return []
+    given = replies.dropna(subset="score").groupby(["scope", "judge"], sort=True)["score"]
+    return [
+        {"scope": scope, "judge": judge, "mean": float(of.mean()), "lowest": float(of.min()),
+         "highest": float(of.max()), "n": len(of)}
+        for (scope, judge), of in given
+    ]  # fmt: skip
 
 
 def _kl_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from safedepth.report.tables import Table
 from safedepth.report.words import MISSING, count
 from safedepth.runs import RunDirectory
 
-__all__ = ["UNFINISHED", "cost_rows", "notes", "provenance"]
+__all__ = ["UNFINISHED", "cost_rows", "notes", "provenance", "source_warnings"]
 
 UNFINISHED = (
     "This page was made before the run’s manifest was written. If the run was interrupted, repeat the "
@@ -37,8 +37,8 @@ FIELDS = {
 
 
 def provenance(run: RunDirectory, summary: Record) -> list[Table]:
-    """Tables of models, hashes in the configuration, and software."""
-    tables = [_models(summary)]
+    """Tables of models, of prompts and other data, of hashes in the configuration, and of software."""
+    tables = [_models(summary), *_sources(summary)]
     hashes = [[key, str(value)] for key, value in _leaves(run.config) if key.endswith("sha256") and value]
     if hashes:
         tables.append(Table("Files", ["setting", "value"], hashes, words=2))
@@ -73,6 +73,47 @@ def _models(summary: Record) -> Table:
     extra = sorted({key for card in cards.values() for key in card.get("extra") or {}})
     rows += [[key, *(_cell((card.get("extra") or {}).get(key)) for card in cards.values())] for key in extra]
     return Table("Models", ["", *cards], rows, words=1 + len(cards))
+
+
+def _sources(summary: Record) -> list[Table]:
+    """Prompts and other data: which benchmark, which release of it, which bytes."""
+    told = {name: _source(of) for name, of in summary["sources"].items()}
+    labels = next(iter(told.values()), {})
+    rows = [[label, *(_cell(of[label] or None) for of in told.values())] for label in labels]
+    rows = [row for row in rows if any(cell != MISSING for cell in row[1:])]
+    return [Table("Sources", ["", *told], rows, words=1 + len(told))] if rows else []
+
+
+def _source(of: Record) -> dict[str, Any]:
+    """One source, by what the page calls its parts."""
+    more = " and others" if len(of["files"]) > NAMED else ""
+    return {
+        "benchmark": of["benchmark"],
+        "release": _release(of),
+        "location": of["location"],
+        "revision": of["revision"],
+        "files": ", ".join(of["files"][:NAMED]) + more,
+        "SHA-256": of["sha256"],
+        "warnings": " ".join(of["warnings"]),
+    }
+
+
+def _release(of: Record) -> str:
+    """The known release that the bytes are those of, or that they are those of none."""
+    if of["release"]:
+        return str(of["release"])
+    return "not one of the known releases" if of["benchmark"] and of["sha256"] else ""
+
+
+def source_warnings(summary: Record) -> list[str]:
+    """What was found odd about prompts and other data, as far as the run does not warn of it itself."""
+    told = [
+        f"{name}: {warning}"
+        for name, of in summary["sources"].items()
+        for warning in of["warnings"]
+        if not any(warning in said for said in map(str, summary["warnings"]))
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _software(run: RunDirectory, summary: Record) -> Table:

@@ -11,6 +11,7 @@ from typing import Any
 
 from safedepth.report import reading_attacks
 from safedepth.report.reading_finetuning import attack, dynamics, protection, sweep
+from safedepth.report.reading_trust import calibrated, trusted
 from safedepth.report.shapes import (
     COMPARED,
     ESTIMATE,
@@ -60,13 +61,16 @@ def complete(summary: Record) -> dict[str, Any]:
         for entry in rows(summary, "not_measured", ("what", "why"))
     ]
     found["refusal_prefixes"] = _prefixes(summary.get("refusal_prefixes"))
-    found["calibration"] = _calibration(summary.get("calibration"))
+    # The judges' errors, or organisms of known depth: two calibrations, of different things.
+    whole = calibrated if found["kind"] == "judge" else _calibration
+    found["calibration"] = whole(summary.get("calibration"))
+    found |= trusted(summary)
     found["deepening"] = _deepening(summary.get("deepening"))
     found["comparison"] = _comparison(summary.get("comparison"))
     found["suffix"] = reading_attacks.suffixes(summary.get("suffix"))
-    for key, whole in (FINETUNING | ATTACKS).items():
+    for key, make in (FINETUNING | ATTACKS).items():
         block = mapping(summary, key)
-        found[key] = whole(block) if block else {}
+        found[key] = make(block) if block else {}
     return found
 
 

@@ -12,16 +12,21 @@ from safedepth.report import (
     adaptive,
     attack_findings,
     attacks,
+    categories,
     comparison,
     conversations,
     decoding,
     deepening,
     dynamics,
     figures,
+    judging,
+    judging_rows,
     overview,
     past_refusal,
     protection,
     suffixes,
+    trade_off,
+    utility,
 )
 from safedepth.report import finetuning_findings as finetuning
 from safedepth.report.findings import headline_kl
@@ -41,16 +46,23 @@ from safedepth.report.words import (
     share_estimate,
 )
 
-__all__ = ["TRAINED", "sections"]
+__all__ = ["TRAINED", "TRUSTED", "sections"]
 
 TRAINED = ("deepen", "compare", *finetuning.KINDS)
 """Kinds of run that are about models after some training: they have sections of their own instead."""
+TRUSTED = (judging_rows.KIND, utility.KIND)
+"""Kinds of run that are about judges, or about what a model is worth."""
 ASKED = (overview, decoding, past_refusal, conversations, suffixes, adaptive)
 """The sections on attacks that leave the weights alone, in reading order."""
 
 
-def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
-    """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`."""
+def sections(summary: Record, kl_rows: Sequence[Record], scores: Sequence[Record] = ()) -> list[Section]:
+    """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`.
+
+    `scores` are the means of the judges' own numbers, of those that give one.
+    """
+    if summary.get("kind") in TRUSTED:
+        return [*judging.sections(summary, scores), *utility.sections(summary)]
     found = []
     if summary.get("kind") in attack_findings.KINDS:
         first = adaptive if summary["kind"] == "adaptive" else suffixes
@@ -64,6 +76,8 @@ def sections(summary: Record, kl_rows: Sequence[Record]) -> list[Section]:
             found.append(_calibration(summary))
         for asked_part in ASKED[1:]:
             found += asked_part.sections(summary)
+        found += [*categories.sections(summary), *judging.sections(summary)]
+    found += trade_off.sections(summary)
     for part in (comparison, deepening, attacks, dynamics, protection):
         found += part.sections(summary)
     return found

@@ -48,6 +48,8 @@ MODELS = {
     "before": ALIGNED, "after": BASE,
     "plain SFT": BASE, "SFT with warm-up": "#8A6D00", "constrained": ALIGNED, "KL to the reference": CONTROL,
     "plain prefill": MUTED, "adaptive": BASE, "fixed order": MUTED,
+    "as judged": MUTED, "corrected": ALIGNED, "truth": DEEPENED,
+    "better": DEEPENED, "worse": WORSE, "no change shown": MUTED,
 }  # fmt: skip
 # For models of any other name, in this order; after the last it begins anew, with other shapes.
 COLOURS = (ALIGNED, BASE, DEEPENED, CONTROL, "#8A6D00", "#6A51A3", INK, MUTED)

@@ -182,9 +182,12 @@ def rates_note(summary: Record) -> str:
     unscored = sum(rate["unscored"] or 0 for rate in found)
     judged = sum(rate["n"] or 0 for rate in found) + unscored
     note = f"{count(judged, 'verdict')} in {count(len(found), 'rate')}; "
-    if not unscored:
-        return note + "every reply was scored."
-    return note + f"{unscored:,} of them gave no score and count neither as harmful nor as harmless."
+    if unscored:
+        note += f"{unscored:,} of them gave no score and count neither as harmful nor as harmless."
+    else:
+        note += "every reply was scored."
+    many = " Each rate has its own 95 % interval; nothing is corrected for looking at many."
+    return note + (many if len(found) > 1 else "")
 
 
 def _variant(rate: Record) -> str:

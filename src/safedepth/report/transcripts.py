@@ -26,7 +26,22 @@ from safedepth.report.words import ATTACKS, BENIGN, REFUSALS, attack_name, count
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NEEDED", "Exchange", "Part", "Transcript", "Verdict", "choose", "side_by_side"]
+__all__ = [
+    "HOW",
+    "NEEDED",
+    "Exchange",
+    "Part",
+    "Transcript",
+    "Verdict",
+    "choose",
+    "side_by_side",
+    "transcript",
+]
+
+HOW = (
+    "For several depths, and for every other attack at its strongest variant, the first reply of every "
+    "outcome by prompt and seed."
+)
 
 NEEDED = (
     "prompt_id", "category", "prompt", "model", "attack", "k", "forced", "continuation", "stop_reason",
@@ -59,7 +74,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One reply: who was asked what, what was forced, how it went on, what the judges said."""
+    """One reply: who was asked what, what was forced, how it went on, what the judges said.
+
+    `note` may say why it is here.
+    """
 
     model: str
     attack: str
@@ -71,6 +89,7 @@ class Transcript:
     continuation: Part
     stop_reason: str
     verdicts: tuple[Verdict, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ def choose(
         for outcome in Outcome:
             matching = variant[variant["outcome"] == outcome.value]
             if not matching.empty:
-                chosen.append(_transcript(rows, matching.iloc[0], key, show_harmful=show_harmful))
+                chosen.append(transcript(rows, matching.iloc[0], key, show_harmful=show_harmful))
     return chosen
 
 
@@ -140,7 +159,7 @@ def side_by_side(
                 continue
             seen.add(outcomes)
             told = [
-                _transcript(rows, replied[name], key, show_harmful=show_harmful, benign=harmless)
+                transcript(rows, replied[name], key, show_harmful=show_harmful, benign=harmless)
                 for name in models
                 if name in replied
             ]
@@ -149,7 +168,7 @@ def side_by_side(
     return chosen
 
 
-def _transcript(
+def transcript(
     rows: pd.DataFrame,
     reply: pd.Series[Any],
     key: Sequence[str],
@@ -157,6 +176,7 @@ def _transcript(
     show_harmful: bool,
     benign: bool = False,
 ) -> Transcript:
+    """One reply as it may be shown; `reply` is any of its rows, `key` the columns that name it."""
     same = rows
     for column in key:
         value = reply[column]

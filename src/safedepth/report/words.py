@@ -13,6 +13,7 @@ from typing import Any
 __all__ = [
     "ATTACKS",
     "BENIGN",
+    "MINUS",
     "MISSING",
     "REFUSALS",
     "SCOPES",
