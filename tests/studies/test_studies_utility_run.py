@@ -222,7 +222,10 @@ def test_mistakes_are_found_before_the_model_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
-def test_alpacaeval_runs_whole_where_its_annotator_needs_no_network(testbed: Testbed, tmp_path: Path) -> None:
+def test_alpacaeval_runs_whole_where_its_annotator_needs_no_network(
+    testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # or it is tried for half a minute
     pytest.importorskip("alpaca_eval.constants", reason="AlpacaEval, or what it needs, is not installed")
     rows = [json.loads(line) for line in testbed.file("benign.jsonl").read_text().splitlines()][:8]
     asked = tmp_path / "asked.json"
