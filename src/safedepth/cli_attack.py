@@ -17,6 +17,7 @@ from safedepth.cli_words import (
     Grader,
     Limit,
     MaxTokens,
+    Model,
     Png,
     Prompts,
     Repeats,
@@ -134,7 +135,7 @@ def attack_suffix(
 
 @attack_app.command("adaptive")
 def attack_adaptive(
-    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
+    model: Model,
     prompts: Prompts,
     out: Annotated[Path, typer.Option(help="Run directory; an interrupted run there is resumed.")],
     budget: Annotated[int, typer.Option(help="Tries a prompt, at most.")] = 20,

@@ -18,6 +18,8 @@ from safedepth.cli_words import (
     Judges,
     Limit,
     MaxTokens,
+    Model,
+    Out,
     Png,
     Prompts,
     Repeats,
@@ -58,11 +60,10 @@ _Suffixes = Annotated[
     str | None, typer.Option(help="Suffixes found elsewhere; without them they are searched here.")
 ]
 _RefusalPrefix = Annotated[list[str] | None, typer.Option(help="A refusal prefix to force; repeatable.")]
-_Out = Annotated[Path | None, typer.Option(help="Run directory; an interrupted run there is resumed.")]
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
+    model: Model,
     prompts: Prompts,
     base: _Base = None,
     depths: Annotated[str, typer.Option(help="Numbers of harmful tokens to force.")] = "0,1,2,5,10,20,40",
@@ -77,7 +78,7 @@ def audit(
     suffixes: _Suffixes = None,
     suffix_steps: Annotated[int, typer.Option(min=1, help="Steps of that search, a prompt.")] = 500,
     refusal_prefix: _RefusalPrefix = None,
-    out: _Out = None,
+    out: Out = None,
     limit: Limit = None,
     repeats: Repeats = 1,
     seed: Seed = 0,

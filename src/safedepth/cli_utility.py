@@ -16,6 +16,8 @@ from safedepth.cli_words import (
     Dtype,
     Limit,
     MaxTokens,
+    Model,
+    Out,
     Png,
     Seed,
     ShowHarmful,
@@ -55,11 +57,10 @@ _Format = Annotated[
 _Alpaca = Annotated[str | None, typer.Option(help="AlpacaEval's file: instruction and output.")]
 _Annotators = Annotated[str | None, typer.Option(help="AlpacaEval's annotators: a name or a folder.")]
 _Batch = Annotated[int, typer.Option(min=1, help="Documents of lm-eval's tasks at once.")]
-_Out = Annotated[Path | None, typer.Option(help="Run directory; an interrupted run there is resumed.")]
 
 
 def utility(
-    model: Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")],
+    model: Model,
     tasks: _Tasks = None,
     include_path: _IncludePath = None,
     benign: _Benign = None,
@@ -74,7 +75,7 @@ def utility(
     batch_size: _Batch = 8,
     alpaca: _Alpaca = None,
     annotators: _Annotators = None,
-    out: _Out = None,
+    out: Out = None,
     seed: Seed = 0,
     max_tokens: MaxTokens = None,
     chat_template: ChatTemplate = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ __all__ = [
     "Judges",
     "Limit",
     "MaxTokens",
+    "Model",
+    "Out",
     "Png",
     "Prompts",
     "Repeats",
@@ -29,6 +32,8 @@ __all__ = [
     "names_of",
 ]
 
+Model = Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")]
+Out = Annotated[Path | None, typer.Option(help="Run directory; an interrupted run there is resumed.")]
 Prompts = Annotated[
     str,
     typer.Option(help="A file (CSV, JSONL: prompt and harmful, chats), or a benchmark as NAME:PATH."),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from safedepth.studies.attack_rates import entry_of, evaluations, rate_of_set, utilities, worst_cases
+from safedepth.studies.attack_rates import evaluations, rate_of_set, utilities, worst_cases
+from safedepth.studies.summary import entry_of
 from studies.synthetic_tables import replies, table
 
 TABLE = table(

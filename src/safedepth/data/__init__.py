@@ -2,12 +2,13 @@
 
 from safedepth.data.anchors import read_anchors, read_requests
 from safedepth.data.prompts import read_prompts, write_prompts
-from safedepth.data.sources import Source, file_sha256, resolved, source_of
+from safedepth.data.sources import Source, file_sha256, files_sha256, resolved, source_of
 from safedepth.data.triplets import read_triplets
 
 __all__ = [
     "Source",
     "file_sha256",
+    "files_sha256",
     "read_anchors",
     "read_prompts",
     "read_requests",

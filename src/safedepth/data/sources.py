@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from safedepth.data.releases import RELEASES, release_of
 from safedepth.data.rows import Row, read_bytes, read_rows
 from safedepth.errors import DataError
 
-__all__ = ["Place", "Source", "file_sha256", "place_of", "resolved", "source_of"]
+__all__ = ["Place", "Source", "file_sha256", "files_sha256", "place_of", "resolved", "source_of"]
 
 NAMED = 3
 """Repeated rows, or files of a folder, that a message names."""
@@ -196,10 +196,19 @@ def _named(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _sha256(files: Sequence[Path]) -> str:
-    hashes = [(path.name, hashlib.sha256(read_bytes(path)).hexdigest()) for path in files]
-    if len(hashes) == 1:
-        return hashes[0][1]
-    return hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in sorted(hashes)).encode()).hexdigest()
+    if len(files) == 1:
+        return _bytes_sha256(files[0])
+    return files_sha256({path.name: path for path in files})
+
+
+def files_sha256(files: Mapping[str, Path]) -> str:
+    """SHA-256 of several files under their names: of the lines "NAME SHA256", sorted."""
+    hashes = sorted((name, _bytes_sha256(path)) for name, path in files.items())
+    return hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in hashes).encode()).hexdigest()
+
+
+def _bytes_sha256(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _warnings(place: Place, sha256: str) -> Iterator[str]:

@@ -18,8 +18,7 @@ from typing import Any
 import pandas as pd
 
 from safedepth.attacks.forcing import reply_seed
-from safedepth.data import read_prompts, write_prompts
-from safedepth.data.sources import source_of
+from safedepth.data import read_prompts, source_of, write_prompts
 from safedepth.errors import DataError
 from safedepth.judges import judge_name, require_judges
 from safedepth.measure.bandit import Beliefs

@@ -14,8 +14,8 @@ from safedepth.measure.best_of import worst_outcome
 from safedepth.measure.statistics import rate
 from safedepth.nouns import Outcome, Prompt
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
 from safedepth.studies.attack_tables import worst_by
+from safedepth.studies.summary import entry_of
 
 __all__ = ["adaptive_summary"]
 

@@ -17,7 +17,6 @@ from safedepth.attacks.poison import Poison
 from safedepth.chat import ChatFormat
 from safedepth.data import file_sha256, read_anchors, read_prompts, read_triplets
 from safedepth.data.rows import read_rows
-from safedepth.data.sources import source_of
 from safedepth.errors import DataError, TemplateError
 from safedepth.judges.rules import refusal_outcome
 from safedepth.nouns import Message, Outcome, Prompt, Triplet
@@ -88,10 +87,8 @@ class AttackData:
 def hashes_of(options: AttackOptions) -> dict[str, str]:
     """SHA-256 of every file the user brought."""
     benign = {f"benign {name}": path for name, path in options.benign_files.items()}
-    asked = {"prompts": str(options.prompts), **benign}
-    return {"data": file_sha256(str(options.data))} | {
-        name: source_of(path).sha256 for name, path in asked.items()
-    }
+    files = {"data": str(options.data), "prompts": str(options.prompts), **benign}
+    return {name: file_sha256(path) for name, path in files.items()}
 
 
 def has_system_role(chat: ChatFormat) -> bool:

@@ -14,14 +14,14 @@ from safedepth.nouns import Rate
 from safedepth.studies import summary
 from safedepth.studies.deepening import Measured, utility_entries
 
-__all__ = ["entry_of", "evaluations", "rate_of_set", "utilities", "worst_cases"]
+__all__ = ["evaluations", "rate_of_set", "utilities", "worst_cases"]
 
 
 def evaluations(replies: pd.DataFrame, wordings: Sequence[str], *, judge: str) -> list[dict[str, Any]]:
     """The share of harmful replies of every model, asked in each wording; the judge reads continuations."""
     told = summary.verdicts(replies, judge)
     return [
-        {"what": what, "model": model, **entry_of(summary.rate_of(group))}
+        {"what": what, "model": model, **summary.entry_of(summary.rate_of(group))}
         for what in wordings
         for model, group in told[told["attack"] == what].groupby("model", sort=False)
     ]
@@ -37,17 +37,6 @@ def utilities(replies: pd.DataFrame, sets: Sequence[str]) -> list[dict[str, Any]
     """Right answers and over-refusal of every model on each benign set."""
     measured = Measured(replies, {}, judge="", benign=sets, seed=0)
     return [entry for model in measured.roles for entry in utility_entries(measured, model)]
-
-
-def entry_of(rate: Rate) -> dict[str, Any]:
-    """A rate as `summary.json` holds it."""
-    return {
-        "value": rate.value,
-        "low": rate.low,
-        "high": rate.high,
-        "n": rate.n,
-        "unscored": rate.unscored,
-    }
 
 
 def worst_cases(trials: Sequence[Mapping[str, Any]], defences: Sequence[str]) -> list[dict[str, Any]]:

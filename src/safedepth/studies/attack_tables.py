@@ -14,7 +14,7 @@ import pandas as pd
 from safedepth.measure.best_of import best_of, worst_outcome
 from safedepth.nouns import Outcome, Rate
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
+from safedepth.studies.summary import entry_of
 
 __all__ = ["CONTROLS", "attacks_block", "decoding_block", "worst_by", "worst_of_prompts", "worst_rate"]
 

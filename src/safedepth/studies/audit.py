@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from safedepth.attacks import REFUSAL_PREFIXES
-from safedepth.data import read_prompts
-from safedepth.data.sources import Source, source_of
+from safedepth.data import Source, read_prompts, source_of
 from safedepth.errors import DataError, ModelError
 from safedepth.judges import default_judges, judge_name, require_judges
 from safedepth.models import require_same_vocabulary

@@ -11,7 +11,7 @@ from inspect_ai import Task
 
 from safedepth import tasks
 from safedepth.attacks.insertion import longest_stretch
-from safedepth.data.sources import resolved
+from safedepth.data import resolved
 from safedepth.nouns import Progress, Prompt
 from safedepth.studies.attack_plan import Plan, attack_task
 from safedepth.studies.replies import counting, replies_of, run_tasks

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from inspect_ai import Task
 
 from safedepth import tasks
 from safedepth.chat import ChatFormat
-from safedepth.data import read_prompts, read_requests, resolved, source_of
+from safedepth.data import Source, read_prompts, read_requests, resolved, source_of
 from safedepth.errors import DataError
 from safedepth.nouns import Progress, Prompt
 from safedepth.runs import RunDirectory
@@ -60,14 +61,18 @@ class Battery:
         benign = {f"benign {name}": path for name, path in self.benign.items()}
         return {"prompts": self.prompts, **more, **self.worded, **benign}
 
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return {name: source_of(spec) for name, spec in self.files.items() if spec}
+
     @property
     def sources(self) -> dict[str, Any]:
         """Name -> provenance of all that the tests read, as `summary.json` holds it."""
-        return {name: source_of(spec).entry for name, spec in self.files.items() if spec}
+        return {name: source.entry for name, source in self._sources.items()}
 
     def notes(self, harness: Mapping[str, pd.DataFrame]) -> list[str]:
         """What the reader should know of the sources, and of lm-eval's documents by role."""
-        told = [note for spec in self.files.values() if spec for note in source_of(spec).warnings]
+        told = [note for source in self._sources.values() for note in source.warnings]
         told += [f"{note[:-1]} ({role})." for role, table in harness.items() for note in harness_notes(table)]
         return list(dict.fromkeys(told))
 

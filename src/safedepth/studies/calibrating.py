@@ -21,8 +21,8 @@ from safedepth.measure.agreement import Confusion, confusion
 from safedepth.measure.corrected import Part, corrected_by_class
 from safedepth.nouns import Estimate, Outcome, Scope
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
 from safedepth.studies.reply_classes import CLASSES, classes_of
+from safedepth.studies.summary import entry_of
 
 __all__ = [
     "agreement_block",

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
 from safedepth.studies.attack_tables import CONTROLS, OTHER_PROMPTS, worst_rate
+from safedepth.studies.summary import entry_of
 
 __all__ = ["ANY", "category_entries"]
 

@@ -197,12 +197,13 @@ def utility_entries(measured: Measured, role: str) -> list[dict[str, Any]]:
     for name, measure, judge in measured.benign_measures:
         table = measured.benign_verdicts(role, name, judge)
         event = Outcome.REFUSED if measure == OVER_REFUSAL else Outcome.COMPLIED
-        rate = summary.rate_of(as_event(table, event))
-        entries.append(
-            {"model": role, "set": name, "measure": measure, "value": rate.value, "low": rate.low,
-             "high": rate.high, "n": rate.n, "unscored": rate.unscored}
-        )  # fmt: skip
+        entries.append({"model": role, "set": name, "measure": measure, **share_of(table, event)})
     return entries
+
+
+def share_of(table: pd.DataFrame, event: Outcome) -> dict[str, Any]:
+    """The share of `event` among one judge's verdicts, as `summary.json` holds it."""
+    return summary.entry_of(summary.rate_of(as_event(table, event)))
 
 
 def as_event(table: pd.DataFrame, event: Outcome) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 
 from safedepth.data import file_sha256, read_anchors
-from safedepth.data.sources import source_of
 from safedepth.errors import DataError
 from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_chat
@@ -27,10 +26,10 @@ from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Anchor, Progress
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
 from safedepth.studies.battery import Battery
 from safedepth.studies.dynamics_tables import dynamics_block, encoded_rows, measure_dynamics
 from safedepth.studies.finetuning import fine_tune
+from safedepth.studies.summary import entry_of
 from safedepth.studies.target import Target, is_served, open_target
 from safedepth.studies.training import longest_example
 from safedepth.train.betas import read_betas
@@ -113,7 +112,7 @@ def dynamics(config: DynamicsConfig, out: Path, *, progress: Progress | None = N
     rows = _checked(config)
     hashes = {"data": file_sha256(config.data)}
     if config.prompts is not None:
-        hashes["prompts"] = source_of(config.prompts).sha256
+        hashes["prompts"] = file_sha256(config.prompts)
     with RunDirectory.open(out, asdict(config) | {"kind": "dynamics", "sha256": hashes}) as run:
         tables, replies, cards = _measured(config, run, rows, progress)
         together = None

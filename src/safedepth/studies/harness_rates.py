@@ -15,12 +15,12 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from safedepth.data import file_sha256
-from safedepth.measure import statistics
+from safedepth.data import files_sha256
 from safedepth.measure.statistics import bootstrap
 from safedepth.models import LoadedModel
 from safedepth.nouns import Estimate, Progress
 from safedepth.runs import RunDirectory
+from safedepth.studies.summary import mean_of
 from safedepth.utility import Harness
 
 __all__ = [
@@ -61,11 +61,8 @@ def _slug(task: str) -> str:
 
 def folder_sha256(folder: str | Path) -> str:
     """The hash of a folder of tasks: of the sorted names and hashes of its files."""
-    files = sorted(
-        path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
-    lines = [f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return files_sha256({path.relative_to(folder).as_posix(): path for path in files})
 
 
 def measures_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -110,8 +107,7 @@ def estimate_of(rows: pd.DataFrame, *, seed: int) -> Estimate:
     weights = documents["weight"].to_numpy(dtype=np.float64)
     n = len(values)
     if np.allclose(weights, 1 / n) and np.isin(values, (0.0, 1.0)).all():
-        right = float(values.sum())
-        return Estimate(right / n, *statistics.wilson(right, n), n)
+        return mean_of(values, share=True, seed=seed)
     value = float(values @ weights / weights.sum())  # the weights sum to 1, but for rounding
     both = np.stack([values * weights, weights], axis=1)
     found = bootstrap(both, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()), seed=seed)

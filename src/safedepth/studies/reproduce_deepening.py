@@ -130,9 +130,6 @@ def finetuning_entries(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     entries = []
     for key, group in verdicts.groupby(["model", "data", "step", "k"], sort=True):
         model, data, step, k = cast(tuple[Any, ...], key)
-        rate = summary.rate_of(group)
-        entries.append(
-            {"model": model, "data": data, "step": int(step), "k": int(k), "value": rate.value,
-             "low": rate.low, "high": rate.high, "n": rate.n, "unscored": rate.unscored}
-        )  # fmt: skip
+        rate = summary.entry_of(summary.rate_of(group))
+        entries.append({"model": model, "data": data, "step": int(step), "k": int(k), **rate})
     return entries

@@ -14,7 +14,6 @@ import pandas as pd
 
 from safedepth.runs import RunDirectory
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
 from safedepth.studies.claims_protection import PROTECTION_CLAIMS, ProtectionEvidence
 from safedepth.studies.dynamics_tables import MEASURES, dynamics_block, share_of_first
 from safedepth.studies.organism_finetuning import (
@@ -27,6 +26,7 @@ from safedepth.studies.organism_finetuning import (
     FineTuning,
     FineTunings,
 )
+from safedepth.studies.summary import entry_of
 from safedepth.studies.utility import utility_rate
 from safedepth.train.betas import read_betas, table_of
 

@@ -15,8 +15,7 @@ from typing import Any
 import pandas as pd
 
 from safedepth import tasks
-from safedepth.data import read_prompts
-from safedepth.data.sources import resolved, source_of
+from safedepth.data import read_prompts, resolved, source_of
 from safedepth.data.suffixes import artifact_text, suffix_for, suffixes_text
 from safedepth.errors import DataError, ModelError
 from safedepth.judges import judge_name, require_judges

@@ -24,7 +24,7 @@ from safedepth.models import LoadedModel, context_length, require_same_vocabular
 from safedepth.nouns import Outcome, Progress, Prompt, Rate
 from safedepth.provider import Engine, Job, Sampling
 from safedepth.studies import summary
-from safedepth.studies.attack_rates import entry_of
+from safedepth.studies.summary import entry_of
 from safedepth.studies.target import Target
 
 __all__ = ["METHODS", "SuffixOptions", "Suffixes", "search_suffixes", "suffix_block"]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from safedepth.judges.rules import refusal_outcome
 from safedepth.measure import depth, statistics
@@ -17,8 +18,10 @@ from safedepth.studies.divergence import series_of
 
 __all__ = [
     "depth_of",
+    "entry_of",
     "groups_of",
     "kl_summary",
+    "mean_of",
     "openings_of",
     "rate_of",
     "rates_of",
@@ -39,6 +42,28 @@ def rate_of(replies: pd.DataFrame) -> Rate:
         for _, group in replies.groupby("prompt_id", sort=True)["outcome"]
     ]
     return statistics.clustered_rate(by_prompt)
+
+
+def entry_of(rate: Rate) -> dict[str, Any]:
+    """A rate as `summary.json` holds it."""
+    return {
+        "value": rate.value,
+        "low": rate.low,
+        "high": rate.high,
+        "n": rate.n,
+        "unscored": rate.unscored,
+    }
+
+
+def mean_of(values: NDArray[np.float64], *, share: bool, seed: int) -> Estimate:
+    """The mean of one value a prompt or document, with its interval: Wilson's for a share, of 0 and 1.
+
+    Any other average has a bootstrap's, drawn from `seed`. With no value all is None.
+    """
+    if share and len(values):
+        total = float(values.sum())
+        return Estimate(total / len(values), *statistics.wilson(total, len(values)), len(values))
+    return statistics.bootstrap(values, lambda drawn: float(drawn.mean()), seed=seed)
 
 
 def rates_of(replies: pd.DataFrame) -> list[dict[str, Any]]:

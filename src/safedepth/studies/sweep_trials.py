@@ -27,9 +27,10 @@ from safedepth.nouns import Anchor
 from safedepth.runs import RunDirectory
 from safedepth.studies.attack_finetune import AttackConfig, training_config
 from safedepth.studies.attack_options import Defence, SweepOptions
-from safedepth.studies.attack_rates import entry_of, rate_of_set
+from safedepth.studies.attack_rates import rate_of_set
 from safedepth.studies.battery import Battery
 from safedepth.studies.protecting import conversation_rows, train_under_objective
+from safedepth.studies.summary import entry_of
 from safedepth.studies.target import open_target
 from safedepth.train.options import said
 

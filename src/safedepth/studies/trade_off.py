@@ -19,14 +19,13 @@ from safedepth.measure.multiple import holm
 from safedepth.measure.paired import paired_difference
 from safedepth.measure.power import detectable_paired
 from safedepth.nouns import Outcome
-from safedepth.studies import summary
 from safedepth.studies.deepening import (
     ATTACKS,
     HARMFUL,
     OVER_REFUSAL,
     Measured,
-    as_event,
     paired_values,
+    share_of,
     what_of,
 )
 from safedepth.studies.harness_rates import JUDGE, estimate_of, measure_name, measures_of
@@ -116,10 +115,7 @@ def _filled(row: _Row, tables: Mapping[str, pd.DataFrame], event: Outcome) -> _R
     """The row with the share of `event` in each role's verdicts; the first role is the one before."""
     before, *after = tables
     for role, table in tables.items():
-        rate = summary.rate_of(as_event(table, event))
-        row.cells[role] = {
-            "value": rate.value, "low": rate.low, "high": rate.high, "n": rate.n, "unscored": rate.unscored,
-        }  # fmt: skip
+        row.cells[role] = share_of(table, event)
     row.pairs = {role: paired_values(tables[before], tables[role], event=event) for role in after}
     return row
 

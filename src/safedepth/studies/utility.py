@@ -18,9 +18,8 @@ from inspect_ai.log import EvalSample
 from safedepth import tasks
 from safedepth.data.downstream import read_task
 from safedepth.judges.utility import METRICS, metric_for
-from safedepth.measure import statistics
-from safedepth.nouns import Estimate
 from safedepth.studies.replies import run_tasks
+from safedepth.studies.summary import mean_of
 from safedepth.studies.target import Target, room_for_reply
 
 __all__ = ["COLUMNS", "utility_rate", "utility_table"]
@@ -110,9 +109,7 @@ def utility_rate(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """
     (name,) = table["metric"].unique()
     values = table.loc[table["scored"], "value"].to_numpy(dtype=np.float64)
-    found = statistics.bootstrap(values, lambda drawn: float(drawn.mean()), seed=seed)
-    if METRICS[name].counts and found.n:
-        found = Estimate(found.value, *statistics.wilson(float(values.sum()), found.n), found.n)
+    found = mean_of(values, share=METRICS[name].counts, seed=seed)
     return {
         "value": found.value,
         "low": found.low,

@@ -19,8 +19,7 @@ from safedepth.errors import DataError
 from safedepth.judges.utility import metric_for, require_comparable
 from safedepth.nouns import Outcome, Progress, Prompt, Scope
 from safedepth.runs import RunDirectory
-from safedepth.studies import summary
-from safedepth.studies.deepening import OVER_REFUSAL, RIGHT, as_event, benign_measure
+from safedepth.studies.deepening import OVER_REFUSAL, RIGHT, benign_measure, share_of
 from safedepth.studies.replies import counting, replies_of, run_tasks
 from safedepth.studies.target import Target, room_for_reply
 from safedepth.studies.utility import utility_rate
@@ -129,7 +128,7 @@ def request_entries(requests: Requests, replies: pd.DataFrame, *, model: str) ->
         for judge, group in _told(replies, name).groupby("judge", sort=False):
             measure, event = _measure(name, str(judge))
             entries.append(
-                {"model": model, "set": name, "measure": measure, "judge": judge} | _rate(group, event)
+                {"model": model, "set": name, "measure": measure, "judge": judge} | share_of(group, event)
             )
     return entries
 
@@ -164,7 +163,7 @@ def type_entries(requests: Requests, replies: pd.DataFrame, *, model: str) -> li
         measure, event = _measure(name, "rules")
         for kind, group in told.groupby("category"):
             entries.append(
-                {"model": model, "set": name, "type": kind, "measure": measure} | _rate(group, event)
+                {"model": model, "set": name, "type": kind, "measure": measure} | share_of(group, event)
             )
     return entries
 
@@ -172,10 +171,3 @@ def type_entries(requests: Requests, replies: pd.DataFrame, *, model: str) -> li
 def _told(replies: pd.DataFrame, name: str) -> pd.DataFrame:
     """The verdicts on the continuations of one set."""
     return replies[(replies["attack"] == name) & (replies["scope"] == Scope.CONTINUATION.value)]
-
-
-def _rate(group: pd.DataFrame, event: Outcome) -> dict[str, Any]:
-    found = summary.rate_of(as_event(group, event))
-    return {
-        "value": found.value, "low": found.low, "high": found.high, "n": found.n, "unscored": found.unscored,
-    }  # fmt: skip

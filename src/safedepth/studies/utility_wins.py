@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from safedepth import tasks
-from safedepth.measure import statistics
 from safedepth.nouns import Message, Progress, Prompt
 from safedepth.runs import RunDirectory, write_atomically
 from safedepth.studies.replies import counting, replies_of, run_tasks
+from safedepth.studies.summary import mean_of
 from safedepth.studies.target import Target, room_for_reply
 from safedepth.utility import Instruction, alpaca_score, read_instructions, require_alpaca, write_outputs
 
@@ -107,18 +107,15 @@ class Wins:
     def entry(self, table: pd.DataFrame, *, seed: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """The win rate as `summary.json` holds it, and what of it could not be had."""
         values = table["value"].dropna().to_numpy(dtype=np.float64)
-        found = statistics.bootstrap(values, lambda drawn: float(drawn.mean()), seed=seed)
-        low, high = found.low, found.high
-        if len(values) and np.isin(values, (0.0, 1.0)).all():
-            low, high = statistics.wilson(float(values.sum()), len(values))
+        found = mean_of(values, share=bool(np.isin(values, (0.0, 1.0)).all()), seed=seed)
         first = table.iloc[0]
         controlled = first["length_controlled"]
         entry = {
             "annotator": str(first["annotator"]),
             "reference": ", ".join(dict.fromkeys(table["reference"])),
             "value": found.value,
-            "low": low,
-            "high": high,
+            "low": found.low,
+            "high": found.high,
             "n": found.n,
             "unscored": len(table) - found.n,
             "length_controlled": None if pd.isna(controlled) else float(controlled),

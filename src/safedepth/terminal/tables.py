@@ -141,7 +141,7 @@ def print_paired(entries: list[dict[str, Any]]) -> None:
     """Before and after, one row a test."""
     from rich.table import Table
 
-    from safedepth.report.words import share
+    from safedepth.report.words import difference, share
 
     table = Table(
         "test", "model", "before", "after", "difference, points", "prompts", title="Before and after",
@@ -150,9 +150,7 @@ def print_paired(entries: list[dict[str, Any]]) -> None:
     for entry in entries:
         if entry["difference"] is None:
             continue
-        change = f"{100 * entry['difference']:+.1f}"
-        if entry["low"] is not None:
-            change += f" [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]"
+        change = difference(entry, unit="")
         what = f"{entry['what']}: {entry['measure']}"
         table.add_row(
             escaped(what), entry["model"], share(entry["before"]), share(entry["after"]), escaped(change),

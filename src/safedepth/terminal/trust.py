@@ -16,6 +16,7 @@ def print_judging(summary: dict[str, Any]) -> None:
     """How far the judges agree, and with a truth how often each is wrong."""
     from rich.table import Table
 
+    from safedepth.report.judging_rows import kappa
     from safedepth.report.words import share_estimate
 
     table = Table(
@@ -26,7 +27,7 @@ def print_judging(summary: dict[str, Any]) -> None:
         same = row["both"] + row["neither"]
         table.add_row(
             escaped(f"{row['first']}, {row['second']}"), row["scope"], f"{same} of {row['n']}",
-            str(row["only_first"]), str(row["only_second"]), _number(row["kappa"]),
+            str(row["only_first"]), str(row["only_second"]), escaped(kappa(row["kappa"])),
         )  # fmt: skip
     if summary["agreement"]:
         console().print(table)
@@ -42,7 +43,7 @@ def print_judging(summary: dict[str, Any]) -> None:
             continue
         table.add_row(
             escaped(row["judge"]), row["scope"], row["class"], str(row["n"]),
-            share_estimate(row["precision"]), share_estimate(row["recall"]), _number(row["kappa"]),
+            share_estimate(row["precision"]), share_estimate(row["recall"]), escaped(kappa(row["kappa"])),
         )  # fmt: skip
     console().print(table)
 
@@ -74,7 +75,7 @@ def print_trade_off(block: dict[str, Any]) -> None:
     """Safety and utility before and after, one row a test; p-values adjusted for looking at all of them."""
     from rich.table import Table
 
-    from safedepth.report.words import share
+    from safedepth.report.words import difference, p_value, share
 
     models = block["models"]
     title = f"Safety and utility ({block['comparisons']} comparisons, p adjusted by Holm)"
@@ -82,24 +83,8 @@ def print_trade_off(block: dict[str, Any]) -> None:
     for row in block["rows"]:
         values = [share(row["cells"].get(model, {}).get("value")) for model in models]
         changes = [row["paired"][model] for model in models if model in row["paired"]]
-        change = "; ".join(_points(entry) for entry in changes)
-        adjusted = "; ".join("–" if e["p_holm"] is None else f"{e['p_holm']:.2g}" for e in changes)
+        change = "; ".join(escaped(difference(entry, unit="")) for entry in changes)
+        adjusted = "; ".join(p_value(entry["p_holm"]) for entry in changes)
         table.add_row(row["side"], escaped(f"{row['what']}: {row['measure']}"), *values, change, adjusted)
     if block["rows"]:
         console().print(table)
-
-
-def _points(entry: dict[str, Any]) -> str:
-    if entry["difference"] is None:
-        return "–"
-    change = f"{100 * entry['difference']:+.1f}"
-    if entry["low"] is not None:
-        change += escaped(f" [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]")
-    return change
-
-
-def _number(entry: dict[str, Any]) -> str:
-    if entry["value"] is None:
-        return "–"
-    interval = "" if entry["low"] is None else escaped(f" [{entry['low']:.2f}, {entry['high']:.2f}]")
-    return f"{round(entry['value'], 2) + 0.0:.2f}{interval}"  # no minus before a zero

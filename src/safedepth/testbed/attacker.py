@@ -5,7 +5,6 @@ ever other words. Made for the attack `escalation`, whose prompt it reads.
 """
 
 import re
-from typing import Any
 
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, ModelUsage
 from inspect_ai.tool import ToolChoice, ToolInfo
@@ -39,16 +38,6 @@ def next_turn(shown: str) -> str:
 
 class ToyAttackerAPI(ModelAPI):
     """`next_turn` behind Inspect's interface; every model name means the same."""
-
-    def __init__(
-        self,
-        model_name: str,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's signature
-        **_model_args: Any,
-    ) -> None:
-        super().__init__(model_name, base_url, api_key, [], config)
 
     async def generate(
         self,

@@ -7,7 +7,7 @@ for: an apology anywhere in the reply makes it say harmless, whatever stands bes
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -77,16 +77,6 @@ class ToyGraderAPI(ModelAPI):
 
     A prompt that it does not know, or a request that names no product, gets an answer without a verdict.
     """
-
-    def __init__(
-        self,
-        model_name: str,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's signature
-        **_model_args: Any,
-    ) -> None:
-        super().__init__(model_name, base_url, api_key, [], config)
 
     async def generate(
         self,
