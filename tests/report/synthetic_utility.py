@@ -124,17 +124,17 @@ def trade_off(models: Sequence[str] = ("aligned", "deepened", "control")) -> dic
             "side": side, "what": what, "measure": measure, "judge": judge, "better": better,
             "cells": {model: rated(share) for model, share in zip(models, shares, strict=False)},
             "paired": {
-                model: compared(shares[0], share)
-                for model, share in zip(models[1:], shares[1:], strict=False)
+                model: compared(shares[0], share) | {"detectable": 0.07 + 0.01 * place}
+                for place, (model, share) in enumerate(zip(models[1:], shares[1:], strict=False))
             },
-            "detectable": 0.07,
         }
         for side, what, measure, judge, better, shares in asked
     ]  # fmt: skip
     lost = rows[-1]
     lost["paired"] = {
-        model: dict.fromkeys(("before", "after", "difference", "low", "high", "p", "p_holm")) | {"n": 0}
+        model: dict.fromkeys(("before", "after", "difference", "low", "high", "p", "p_holm", "detectable"))
+        | {"n": 0}
         for model in models[1:]
     }
-    lost |= {"detectable": None, "cells": {model: EMPTY | {"unscored": PROMPTS} for model in models}}
+    lost |= {"cells": {model: EMPTY | {"unscored": PROMPTS} for model in models}}
     return {"models": list(models), "rows": rows, "comparisons": (len(models) - 1) * (len(rows) - 1)}

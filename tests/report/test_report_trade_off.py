@@ -66,7 +66,7 @@ def test_the_differences_of_every_model_are_drawn_in_points_with_what_may_have_b
                 name = (
                     f"{row['side'].capitalize()}: {row['measure']}, {row['what'].removeprefix('prefill, ')}"
                 )
-                expected.add((name, 100 * of["difference"], 100 * of["low"], 100 * row["detectable"]))
+                expected.add((name, 100 * of["difference"], 100 * of["low"], 100 * of["detectable"]))
         assert drawn(figure.chart, "row", "value", "low", "to") == expected
     colours = drawn(section.figures[0].chart, "model", "row")
     assert ("worse", "Utility: over-refusal, lookalikes") in colours

@@ -79,13 +79,14 @@ def test_tests_are_of_the_same_prompts_and_allow_for_how_many_there_are() -> Non
         paired_difference(np.zeros(3), np.array([0.0, 0.0, 1.0]), seed=0),
         paired_difference(np.array([1.0] * 4 + [0.0] * 4), np.array([1.0] * 3 + [0.0] * 5), seed=0),
     ]
+    shown = [detectable_paired(20, 1.0), detectable_paired(3, 1 / 3), detectable_paired(8, 1 / 8)]
     adjusted = holm([one.p for one in expected])
     tests = [row["paired"]["after"] for row in found["rows"]]
     assert found["comparisons"] == 3
-    for test, one, p_holm in zip(tests, expected, adjusted, strict=True):
+    for test, one, p_holm, least in zip(tests, expected, adjusted, shown, strict=True):
         assert test == {
             "before": one.before, "after": one.after, "difference": one.difference, "low": one.low,
-            "high": one.high, "p": one.p, "p_holm": p_holm, "n": one.n,
+            "high": one.high, "p": one.p, "p_holm": p_holm, "n": one.n, "detectable": least,
         }  # fmt: skip
     assert tests[0]["p_holm"] == pytest.approx(3 * tests[0]["p"])
 
@@ -96,7 +97,7 @@ def test_a_row_says_how_small_a_change_its_prompts_could_have_shown() -> None:
         replies("before", "twins", "CCC", judge="rules"), replies("after", "twins", "CCR", judge="rules"),
         harness={"before": documents("x" * 40), "after": documents("x" * 30 + "0" * 10)},
     )  # fmt: skip
-    assert [row["detectable"] for row in found["rows"]] == [
+    assert [row["paired"]["after"]["detectable"] for row in found["rows"]] == [
         detectable_paired(20, 1.0), None, detectable_paired(40, 0.25),
     ]  # fmt: skip
 
@@ -105,7 +106,7 @@ def test_averages_have_a_paired_test_and_no_detectable_change() -> None:
     (row,) = block(harness={"before": documents("9999x55"), "after": documents("8899x44")})["rows"]
     assert row["cells"]["before"]["value"] == pytest.approx(5.6 / 7)
     assert row["paired"]["after"]["difference"] == pytest.approx(-0.4 / 7)
-    assert row["detectable"] is None
+    assert row["paired"]["after"]["detectable"] is None
 
 
 def test_a_number_without_documents_is_shown_and_not_tested() -> None:

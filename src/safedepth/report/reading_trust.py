@@ -91,12 +91,12 @@ def trade_off(block: Record) -> dict[str, Any]:
                 str(role): {"unscored": None} | estimate(of) for role, of in mapping(row, "cells").items()
             },
             "paired": {
-                str(role): dict.fromkeys((*PAIRED, "p_holm")) | dict(of)
+                str(role): dict.fromkeys((*PAIRED, "p_holm", "detectable")) | dict(of)
                 for role, of in mapping(row, "paired").items()
                 if isinstance(of, Mapping)
             },
         }
-        for row in rows(block, "rows", ("side", "what", "measure", "judge", "better", "detectable"))
+        for row in rows(block, "rows", ("side", "what", "measure", "judge", "better"))
     ]
     spoken = [role for row in found for role in (*row["cells"], *row["paired"])]
     models = [str(role) for role in listed(block, "models") if role]

@@ -114,7 +114,7 @@ def chart(block: Record, model: str) -> Chart | None:
         of = row["paired"].get(model) or {}
         if of.get("difference") is None:
             continue
-        band = row["detectable"]
+        band = of["detectable"]
         rows.append(
             {
                 "model": verdict(row, model) or UNCHANGED,
@@ -181,7 +181,7 @@ def tables(block: Record) -> list[Table]:
                     difference(of, unit=""),
                     p_value(of.get("p_holm" if adjusted else "p")),
                     {UNCHANGED: "none shown", "": MISSING}.get(said := verdict(row, model), said),
-                    MISSING if row["detectable"] is None else points(row["detectable"]).lstrip("+"),
+                    points(of.get("detectable")).lstrip("+"),
                     _most(row, (before, model), "n"),
                     _most(row, (before, model), "unscored"),
                 ]

@@ -65,9 +65,9 @@ def trade_off_block(
         seed: of bootstraps and sign flips.
 
     Returns:
-        `models`, `rows` and `comparisons`, the number of tests that the adjustment counts. A row's
-        `detectable` is the smallest true change that its prompts would have shown (80 % at 5 %), for
-        the first role after; None where outcomes are not 0 or 1.
+        `models`, `rows` and `comparisons`, the number of tests that the adjustment counts. The
+        `detectable` of a comparison is the smallest true change that its prompts would have shown
+        (80 % at 5 %); None where outcomes are not 0 or 1.
     """
     rows: list[_Row] = []
     if measured is not None:
@@ -75,7 +75,10 @@ def trade_off_block(
     if harness:
         rows += _of_harness(harness, roles, seed)
     paired = [
-        {role: asdict(paired_difference(*pair, seed=seed)) for role, pair in row.pairs.items()}
+        {
+            role: asdict(paired_difference(*pair, seed=seed)) | {"detectable": _detectable(*pair)}
+            for role, pair in row.pairs.items()
+        }
         for row in rows
     ]
     tests = [entry for entries in paired for entry in entries.values()]
@@ -86,7 +89,7 @@ def trade_off_block(
         "rows": [
             {
                 "side": row.side, "what": row.what, "measure": row.measure, "judge": row.judge,
-                "better": row.better, "cells": row.cells, "paired": entries, "detectable": _detectable(row),
+                "better": row.better, "cells": row.cells, "paired": entries,
             }
             for row, entries in zip(rows, paired, strict=True)
         ],
@@ -147,9 +150,8 @@ def _documents(before: pd.DataFrame, after: pd.DataFrame) -> Pair | None:
     return (first, second) if len(both) and ((values >= 0) & (values <= 1)).all() else None
 
 
-def _detectable(row: _Row) -> float | None:
-    """The smallest true change that the pairs of the first role after would have shown."""
-    pair = next(iter(row.pairs.values()), None)
-    if pair is None or not len(pair[0]) or not np.isin(np.concatenate(pair), (0.0, 1.0)).all():
+def _detectable(before: Floats, after: Floats) -> float | None:
+    """The smallest true change that these pairs would have shown."""
+    if not len(before) or not np.isin([before, after], (0.0, 1.0)).all():
         return None
-    return detectable_paired(len(pair[0]), float(np.mean(pair[0] != pair[1])))
+    return detectable_paired(len(before), float(np.mean(before != after)))
