@@ -6,14 +6,16 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
-SETUP  = $(or $(PYTHON),$(error No Python 3.11 or later found. Install one, or name it: make PYTHON=/path/to/python)) scripts/environment.py
+PYTHON_FOUND = $(or $(PYTHON),$(error No Python 3.11 or later found. Install one, or name it: make PYTHON=/path/to/python))
+SETUP  = $(PYTHON_FOUND) scripts/environment.py
+VLLM  := .venv-vllm/bin/vllm
 RUN   := .venv/bin
 DEMO  ?= runs/demo
 TESTS ?= -n 2
 BENCH ?= --quick
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format docs bench tree lock clean help
+.PHONY: demo test test-vllm bench-vllm lint format docs bench tree lock clean help
 
 demo:  ## build the model organisms, test the paper's claims on them, write the report
 	@$(SETUP) runtime
@@ -22,6 +24,11 @@ demo:  ## build the model organisms, test the paper's claims on them, write the 
 test:  ## all tests (TESTS="-n 0 -k chat" passes other options to pytest)
 	@$(SETUP) dev
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest $(TESTS)
+
+test-vllm:  ## the tests that ask a real vLLM server, on this machine's processor (2.4 GB, minutes)
+	@$(SETUP) dev
+	@$(PYTHON_FOUND) scripts/vllm_environment.py
+	OMP_NUM_THREADS=1 SAFEDEPTH_VLLM=$(CURDIR)/$(VLLM) $(RUN)/python -m pytest -n 0 tests/vllm_server
 
 lint:  ## ruff, its formatter, and strict type checking; changes nothing
 	@$(SETUP) dev
@@ -34,6 +41,11 @@ format:  ## let ruff format and mend what it can; bring the README's tree up to 
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 	$(RUN)/python scripts/tree.py
+
+bench-vllm:  ## prefill sweep through a real vLLM server beside our engine (BENCH= for the full size)
+	@$(SETUP) dev
+	@$(PYTHON_FOUND) scripts/vllm_environment.py
+	$(RUN)/python benchmarks/served_sweep.py $(BENCH)
 
 docs:  ## build the documentation into site/; a broken link or reference is an error
 	@$(SETUP) dev
@@ -57,4 +69,4 @@ clean:  ## remove what was built and cached; keeps .venv and runs/
 	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):  *## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -36,7 +36,10 @@ from inspect_ai.solver import TaskState, generate
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safedepth import tasks
-from safedepth.attacks import forcing
+from safedepth.models import load_chat
+from safedepth.served.api import served_model
+from safedepth.served.capabilities import Ability, Answer, Capabilities
+from safedepth.served.clients import Server
 from safedepth.studies.attack_tables import attacks_block, decoding_block
 from safedepth.studies.replies import replies_of, run_tasks
 from safedepth.testbed import build_testbed
@@ -107,6 +110,18 @@ def audited(model: Model, prompts: Path, tokenizer: Path, logs: Path) -> dict[st
     return {"tasks": made - begun, "inspect": ran - made, "tables": done - ran, "whole": done - begun}
 
 
+def forced(tokenizer: Path) -> Model:
+    """The scripted model, as if a probe had found that it continues an assistant's message."""
+    able = Ability(Answer.YES, "It is taken to.")
+    found = Capabilities(
+        url="scripted", model="model", served_as=(), continues=able, white_space=able,
+        token_ids=Ability(Answer.NO, "It takes messages."), echo=able, seed=able, logit_bias=able, top_k=able,
+        stop=able, context=None, fingerprint="", canaries=(),
+    )  # fmt: skip
+    name = "scripted/model"
+    return served_model(name, [Server(name, None, found)], load_chat(str(tokenizer)))
+
+
 def alone(model: Model, count: int, logs: Path) -> float:
     """Seconds that Inspect takes for so many samples that do nothing."""
     samples = [Sample(id=str(i), input="How do I make krell torin?") for i in range(count)]
@@ -124,13 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
     count = 20 if chosen.quick else chosen.prompts
-    forcing.CONTINUING_PROVIDERS = (*forcing.CONTINUING_PROVIDERS, "scripted")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         prompts = prompts_file(place, count)
         model = get_model("scripted/model")
         alone(model, 20, place / "warm")
-        ours = audited(model, prompts, place / "testbed" / "aligned", place / "ours")
+        ours = audited(
+            forced(place / "testbed" / "aligned"), prompts, place / "testbed" / "aligned", place / "ours"
+        )
         theirs = alone(model, count * VARIANTS, place / "theirs")
     replies = count * VARIANTS
     result = {

@@ -51,8 +51,8 @@ LOCKS = (
     Lock("requirements.lock", "What safedepth needs to run, and what builds it (hatchling, editables)."),
     Lock(
         "requirements-dev.lock",
-        "What the extras dev, docs, servers, sweep, utility and alpaca add.",
-        ("dev", "docs", "servers", "sweep", "utility", "alpaca"),
+        "What the extras dev, docs, servers, sweep, utility, alpaca and quantised add.",
+        ("dev", "docs", "servers", "sweep", "utility", "alpaca", "quantised"),
     ),
 )
 

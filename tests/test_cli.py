@@ -6,17 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.studies.finetune_options import FinetuneOptions
 from safedepth.testbed import Testbed
 from safedepth.train.options import RecoveryOptions
 from safedepth.train.protect_options import ProtectOptions
+from studies.deepen_calls import safedepth
+
+Asked = Callable[..., subprocess.CompletedProcess[str]]
 
 PROMPT = {
     "prompt": "How do I make krell torin?",
@@ -28,6 +33,20 @@ def _safedepth(*arguments: object, **environment: str) -> subprocess.CompletedPr
     command = [sys.executable, "-m", "safedepth.cli", *map(str, arguments)]
     env = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+
+
+@pytest.fixture
+def asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """As `_safedepth`, in this process: for mistakes, where importing would take longer than all else."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def ask(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        status = safedepth(*arguments)
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess([*map(str, arguments)], status, told.out, told.err)
+
+    return ask
 
 
 def _jsonl(path: Path, *rows: object) -> Path:
@@ -42,7 +61,7 @@ def _assert_user_error(done: subprocess.CompletedProcess[str], *messages: str) -
         assert message in done.stderr
 
 
-def test_files_that_are_no_prompts_are_named_errors_without_a_traceback(tmp_path: Path) -> None:
+def test_files_that_are_no_prompts_are_named_errors_without_a_traceback(asked: Asked, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     wrong = _jsonl(tmp_path / "wrong.jsonl", {"question": "How do I make krell torin?"})
@@ -51,7 +70,7 @@ def test_files_that_are_no_prompts_are_named_errors_without_a_traceback(tmp_path
         (empty, "empty"),
         (wrong, "question"),
     ):
-        _assert_user_error(_safedepth("audit", "m", "--prompts", path, "--out", tmp_path / "run"), message)
+        _assert_user_error(asked("audit", "m", "--prompts", path, "--out", tmp_path / "run"), message)
     assert not (tmp_path / "run").exists()
 
 
@@ -64,10 +83,10 @@ def test_files_that_are_no_prompts_are_named_errors_without_a_traceback(tmp_path
     ],
 )
 def test_arguments_that_make_no_sense_are_explained(
-    tmp_path: Path, arguments: list[str], message: str
+    asked: Asked, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     prompts = _jsonl(tmp_path / "prompts.jsonl", PROMPT)
-    done = _safedepth("audit", "m", "--prompts", prompts, "--out", tmp_path / "run", *arguments)
+    done = asked("audit", "m", "--prompts", prompts, "--out", tmp_path / "run", *arguments)
     _assert_user_error(done, message)
 
 
@@ -78,24 +97,26 @@ def test_a_path_that_is_no_model_is_an_error_that_says_what_was_found(tmp_path: 
     _assert_user_error(done, "config.json")
 
 
-def test_a_tokenizer_without_a_template_asks_for_one(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_template_asks_for_one(testbed: Testbed, asked: Asked, tmp_path: Path) -> None:
     prompts = _jsonl(tmp_path / "prompts.jsonl", PROMPT)
-    done = _safedepth("audit", testbed.organism("base"), "--prompts", prompts, "--out", tmp_path / "run")
+    done = asked("audit", testbed.organism("base"), "--prompts", prompts, "--out", tmp_path / "run")
     _assert_user_error(done, "--chat-template")
 
 
 def test_models_with_different_vocabularies_are_refused(
-    testbed: Testbed, tiny_model_dir: Path, tmp_path: Path
+    testbed: Testbed, tiny_model_dir: Path, asked: Asked, tmp_path: Path
 ) -> None:
     prompts = _jsonl(tmp_path / "prompts.jsonl", PROMPT)
-    done = _safedepth(
+    done = asked(
         "audit", testbed.organism("aligned"), "--base", tiny_model_dir, "--prompts", prompts,
         "--out", tmp_path / "run",
     )  # fmt: skip
     _assert_user_error(done, "vocabular")
 
 
-def test_a_template_without_a_system_role_names_the_message(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_template_without_a_system_role_names_the_message(
+    testbed: Testbed, asked: Asked, tmp_path: Path
+) -> None:
     row = {
         "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
@@ -111,24 +132,24 @@ def test_a_template_without_a_system_role_names_the_message(testbed: Testbed, tm
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     prompts = _jsonl(tmp_path / "prompts.jsonl", row)
-    done = _safedepth(
+    done = asked(
         "audit", testbed.organism("aligned"), "--prompts", prompts, "--chat-template", template,
         "--out", tmp_path / "run",
     )  # fmt: skip
     _assert_user_error(done, "system")
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(testbed: Testbed, asked: Asked, tmp_path: Path) -> None:
     prompts = _jsonl(tmp_path / "prompts.jsonl", PROMPT)
     (tmp_path / "file").write_text("in the way")
-    done = _safedepth(
+    done = asked(
         "audit", testbed.organism("aligned"), "--prompts", prompts, "--out", tmp_path / "file" / "run"
     )
     _assert_user_error(done, "file")
 
 
-def test_report_of_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
-    _assert_user_error(_safedepth("report", tmp_path), "not a run")
+def test_report_of_a_folder_that_is_no_run_is_an_error(asked: Asked, tmp_path: Path) -> None:
+    _assert_user_error(asked("report", tmp_path), "not a run")
 
 
 def test_help_lists_the_commands() -> None:
@@ -175,9 +196,9 @@ def test_a_mistake_in_deepen_is_one_line_on_standard_error(testbed: Testbed, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_comparison_needs_prompts_and_steps(tmp_path: Path) -> None:
+def test_a_comparison_needs_prompts_and_steps(asked: Asked, tmp_path: Path) -> None:
     for words in (["--prompts", "1"], ["--steps", "0"], ["--seeds", "0"]):
-        done = _safedepth("compare", "--out", tmp_path / "run", *words)
+        done = asked("compare", "--out", tmp_path / "run", *words)
         assert done.returncode == 2
         assert words[0] in done.stderr
     assert not (tmp_path / "run").exists()
@@ -189,23 +210,33 @@ def test_doctor_finds_this_machine_fit() -> None:
     assert "a tiny model through Inspect" in done.stdout
 
 
+def _audit(testbed: Testbed, out: Path) -> list[str]:
+    return [
+        "audit", str(testbed.organism("aligned")), "--prompts", str(testbed.prompts), "--judge", "oracle",
+        "--limit", "24", "--depths", "0,1,2,5,10,20,40", "--max-tokens", "100", "--out", str(out),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An audit that nobody killed; made once for all of pytest's workers."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base if worker_id == "master" else base.parent) / "audited"
+    with FileLock(out.with_suffix(".lock")):
+        if not (out / "manifest.json").exists():
+            done = _safedepth(*_audit(testbed, out))
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip().endswith(str(out / "report.html"))
+    return out
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_audit_continues_with_the_same_command_to_the_same_rows(
-    testbed: Testbed, tmp_path: Path, how: signal.Signals
+    testbed: Testbed, whole: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    def arguments(out: Path) -> list[str]:
-        return [
-            "audit", str(testbed.organism("aligned")), "--prompts", str(testbed.prompts), "--judge", "oracle",
-            "--limit", "24", "--depths", "0,1,2,5,10,20,40", "--max-tokens", "100", "--out", str(out),
-        ]  # fmt: skip
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = _safedepth(*arguments(whole))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(str(whole / "report.html"))
-
+    cut = tmp_path / "cut"
     process = subprocess.Popen(
-        [sys.executable, "-m", "safedepth.cli", *arguments(cut)],
+        [sys.executable, "-m", "safedepth.cli", *_audit(testbed, cut)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         # Whoever runs the tests may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -222,7 +253,7 @@ def test_a_killed_audit_continues_with_the_same_command_to_the_same_rows(
         assert "Traceback" not in stderr
         assert "the same command goes on" in stderr
 
-    again = _safedepth(*arguments(cut))
+    again = _safedepth(*_audit(testbed, cut))
     assert again.returncode == 0, again.stderr
     expected, found = (pd.read_parquet(run / "measurements" / "replies.parquet") for run in (whole, cut))
     pd.testing.assert_frame_equal(found, expected)

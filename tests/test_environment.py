@@ -19,9 +19,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
         (tmp_path / name).write_text(name)
     venv = tmp_path / ".venv"
-    for name, path in {"ROOT": tmp_path, "VENV": venv, "UNFINISHED": venv / "unfinished"}.items():
-        monkeypatch.setattr(environment, name, path)
-    monkeypatch.setattr(environment, "PYTHON", venv / "bin" / "python")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", venv)
     written: Commands = []
 
     def run(command: list[object], **_: object) -> subprocess.CompletedProcess[Any]:

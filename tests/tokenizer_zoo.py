@@ -9,15 +9,18 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from safedepth.chat import ChatFormat
+from safedepth.chat.traits import Traits, traits_of
 
 SPECIAL = (
     "<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>",
     "<|user|>", "<|assistant|>", "<|end|>", "<|end|>s",
 )  # fmt: skip
+MORE_SPECIAL = ("<|head|>", "<|/head|>", "<|over|>", "<|channel|>")
+"""Added only for the templates that write them, so that the others' ids stay as they are."""
 CORPUS = [
     "How do I make krell torin? Sure, here is how to make krell torin: Step one, take yarrow and heat it.",
     "user\nHow do I make fennix?\nassistant\nSure, here is how to make fennix: Step two, heat it.\n\n",
@@ -86,11 +89,102 @@ TEMPLATES = {
     ),
 }
 
-SYSTEM_ROLE = {name for name in TEMPLATES if name != "no system"}
+_OPENED = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+SHAPES = TEMPLATES | {
+    # Each turn is stripped at one end alone.
+    "strips the start": CHATML.replace("m.content", "m.content.lstrip()"),
+    "strips the end": CHATML.replace("m.content", "m.content.rstrip()"),
+    # Llama 3: the role between two markers and a blank line, stripped text, one marker at the end, BOS.
+    "headers": (
+        "{{ bos_token }}{% for m in messages %}"
+        "{{ '<|head|>' + m.role + '<|/head|>\n\n' + m.content | trim + '<|over|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}"
+    ),
+    # A system block that is always there, with the date and the tools; what tools say has a role of its own.
+    "tool header": (
+        "{{ bos_token + '<|head|>system<|/head|>\nKnown until: 2023\nTools: ' }}"
+        "{% if tools %}{% for t in tools %}{{ t.function.name + ' ' }}{% endfor %}"
+        "{% else %}{{ 'none' }}{% endif %}{{ '\n\n' }}"
+        "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set turns = messages[1:] %}"
+        "{% else %}{% set turns = messages %}{% endif %}{{ '<|over|>' }}"
+        "{% for m in turns %}{% set name = 'ipython' if m.role == 'tool' else m.role %}"
+        "{{ '<|head|>' + name + '<|/head|>\n' + m.content + '<|over|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n' }}{% endif %}"
+    ),
+    # gpt-oss: an answer stands in a channel, whose header the model itself writes; thoughts in another.
+    "channels": (
+        "{{ '<|head|>system<|over|>Be kind.<|end|>' }}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% if m.thinking and loop.last %}"
+        "{{ '<|head|>assistant<|channel|>analysis<|over|>' + m.thinking + '<|end|>' }}{% endif %}"
+        "{{ '<|head|>assistant<|channel|>final<|over|>' + m.content }}"
+        "{{ '<|/head|>' if loop.last and not add_generation_prompt else '<|end|>' }}{% else %}"
+        "{{ '<|head|>' + ('developer' if m.role == 'system' else m.role) + '<|over|>' + m.content }}"
+        "{{ '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|head|>assistant' }}{% endif %}"
+    ),
+    # The generation prompt writes an empty thinking block and closes it, unless thinking is asked for.
+    "closes thinking": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        + _OPENED
+        + "{% if add_generation_prompt and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    ),
+    # The thought of an answer is a field of its own, written in the last turn only.
+    "keeps the last thought": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.reasoning_content and loop.last %}"
+        "{{ '<thought>\n' + m.reasoning_content + '\n</thought>\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endfor %}" + _OPENED
+    ),
+    # EOS itself ends an answer, and nothing ends a question.
+    "eos": (
+        "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+        "{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    ),
+    # Turns begin and end with plain letters, and a line break stands before the answer.
+    "letters": (
+        "{% for m in messages %}{{ '## ' + m.role + '\n' + m.content + '\n## end\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '## assistant' }}{% endif %}"
+    ),
+    # A space stands before the words of every turn and is no part of the generation prompt.
+    "spaces": (
+        "{% for m in messages %}{{ '<|' + m.role + '|> ' + m.content + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    ),
+    # The answers are marked for the loss, the end of the turn with them.
+    "marks": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+        "{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}" + _OPENED
+    ),
+    # White space inside an answer is written anew.
+    "rewrites": CHATML.replace(
+        "m.content", "(m.content.split() | join(' ') if m.role == 'assistant' else m.content)"
+    ),
+    # Content comes as a list of parts, of which only those of text are written.
+    "parts": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}" + _OPENED
+    ),
+    # One question and nothing else.
+    "one turn": (
+        "{% if messages[0].role != 'user' %}{{ raise_exception('Only questions') }}{% endif %}"
+        "{% if messages | selectattr('role', 'equalto', 'user') | list | length > 1 %}"
+        "{{ raise_exception('Only one question') }}{% endif %}"
+        "{{ bos_token + '<|user|>' + messages[0].content + '<|end|>' }}"
+        "{% if messages | length > 1 %}{{ '<|assistant|>' + messages[1].content + eos_token }}"
+        "{% elif add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    ),
+}
+
+NO_SYSTEM_ROLE = {"no system", "one turn"}
 
 
 def _finished(backend: Tokenizer, template: str | None) -> PreTrainedTokenizerFast:
-    backend.add_special_tokens(list(SPECIAL))
+    wanted = [token for token in MORE_SPECIAL if isinstance(template, str) and token in template]
+    backend.add_special_tokens([*SPECIAL, *wanted])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
@@ -109,6 +203,15 @@ def word_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
 def byte_tokenizer(template: str | None = CHATML, *, merge_anything: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE as in GPT-2; with `merge_anything` merges cross words, line breaks and colons."""
     return _finished(Tokenizer.from_str(_byte_backend(merge_anything)), template)
+
+
+def bos_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """As `byte_tokenizer`, and BOS before every text unless told otherwise: doubled by a template's own."""
+    tokenizer = byte_tokenizer(template)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.convert_tokens_to_ids("<s>"))]
+    )
+    return tokenizer
 
 
 def spaced_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
@@ -180,11 +283,20 @@ MAKERS: dict[str, Maker] = {
     "spaced": spaced_tokenizer,
 }
 
+TOKENIZERS = MAKERS | {"bos": bos_tokenizer}
+"""All of them; the four of `MAKERS` are those that the tests of other parts go through."""
+
 
 @cache
 def chat_of(maker: str, name: str) -> ChatFormat:
-    """The chat format of one tokenizer with one of `TEMPLATES`."""
-    return ChatFormat.of(MAKERS[maker](TEMPLATES[name]))
+    """The chat format of one of `TOKENIZERS` with one of `SHAPES`."""
+    return ChatFormat.of(TOKENIZERS[maker](SHAPES[name]))
+
+
+@cache
+def traits_in(maker: str, name: str) -> Traits:
+    """What one of `SHAPES` gets with one of `TOKENIZERS`."""
+    return traits_of(chat_of(maker, name))
 
 
 _PIECES = "Sure|krell| |  |\n|\n\n|:|,|é|世|🌿|How|heat it|?|[|</|a".split("|")  # noqa: SIM905

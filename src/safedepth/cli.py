@@ -13,20 +13,25 @@ import typer
 
 from safedepth.cli_attack import attack_app
 from safedepth.cli_audit import audit
+from safedepth.cli_doctor import doctor
 from safedepth.cli_dynamics import dynamics
 from safedepth.cli_judge import judge, rejoin, share
+from safedepth.cli_measure import measure
+from safedepth.cli_publish import bundle, export, push
 from safedepth.cli_utility import utility
-from safedepth.errors import SafedepthError
+from safedepth.errors import RunError, SafedepthError
 from safedepth.terminal import (
-    console,
+    asked_to_push,
     escaped,
     finish,
     print_finetune_help,
     print_training_help,
     progress_bars,
+    push_folder,
     quiet_libraries,
     say,
 )
+from safedepth.terminal.console import process_of, speaker
 
 __all__ = ["app", "main"]
 
@@ -42,13 +47,21 @@ testbed_app = typer.Typer(
 app.add_typer(testbed_app, name="testbed")
 app.add_typer(attack_app, name="attack")
 app.command()(audit)
+app.command()(doctor)
 app.command()(dynamics)
+app.command()(measure)
 app.command()(utility)
 app.command()(judge)
 app.command()(share)
 app.command()(rejoin)
+app.command()(push)
+app.command()(bundle)
+app.command()(export)
 
 USER_ERROR = 2
+
+TOGETHER = ("measure", "dynamics", "deepen", "finetune")
+"""Commands whose work several processes share."""
 
 
 def main() -> None:
@@ -56,8 +69,23 @@ def main() -> None:
     try:
         app()
     except SafedepthError as error:
-        say(f"[red]Error:[/red] {escaped(str(error))}", error=True)
+        say(f"[red]Error:[/red] {speaker()}{escaped(str(error))}", error=True)
         sys.exit(USER_ERROR)
+
+
+@app.callback()
+def only_where_work_is_shared(context: typer.Context) -> None:
+    """Refuse a launcher's processes where each would do all of the work."""
+    rank, count = process_of()
+    if count == 1 or context.invoked_subcommand in TOGETHER:
+        return
+    if rank:  # the main one says it
+        raise typer.Exit(USER_ERROR)
+    raise RunError(
+        f"safedepth {context.invoked_subcommand} runs in one process, found {count} of a launcher. Start it "
+        f"without. {', '.join(TOGETHER)} share work among processes; for an audit serve the model on all "
+        "GPUs (vLLM with tensor parallelism, or several servers) and name them with --server."
+    )
 
 
 @app.command()
@@ -99,6 +127,7 @@ def deepen(context: typer.Context) -> None:
 
     quiet_libraries()
     options, config, model = parse_deepen(words)
+    place = asked_to_push(config)
     from safedepth.studies.deepen import deepen as run
 
     with progress_bars(shown=config.process_index == 0) as progress:
@@ -106,6 +135,8 @@ def deepen(context: typer.Context) -> None:
     if out is not None:
         finish(out, show_harmful=options.show_harmful, png=options.png)
         say(f"Model: {escaped(str(Path(str(config.output_dir)).resolve()))}")
+        if place is not None:
+            push_folder(Path(str(config.output_dir)), place)
 
 
 @app.command(
@@ -121,6 +152,7 @@ def finetune(context: typer.Context) -> None:
 
     quiet_libraries()
     options, config, model = parse_finetune(words)
+    place = asked_to_push(config)
     from safedepth.studies.finetune import finetune as run
 
     with progress_bars(shown=config.process_index == 0) as progress:
@@ -128,6 +160,8 @@ def finetune(context: typer.Context) -> None:
     if out is not None:
         finish(out, show_harmful=options.show_harmful, png=options.png)
         say(f"Model: {escaped(str(Path(str(config.output_dir)).resolve()))}")
+        if place is not None:
+            push_folder(Path(str(config.output_dir)), place)
 
 
 @app.command()
@@ -185,23 +219,6 @@ def report(
 ) -> None:
     """Build the page of a run again; needs no model."""
     finish(run, show_harmful=show_harmful, png=png)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what works on this machine."""
-    from rich.table import Table
-
-    from safedepth.studies.doctor import examine
-
-    quiet_libraries()
-    table = Table("check", "found", "", box=None)
-    findings = examine()
-    for finding in findings:
-        table.add_row(finding.check, finding.found, "[green]ok[/green]" if finding.ok else "[red]no[/red]")
-    console().print(table)
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

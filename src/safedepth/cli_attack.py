@@ -22,6 +22,7 @@ from safedepth.cli_words import (
     Prompts,
     Repeats,
     Seed,
+    Servers,
     ShowHarmful,
     Tokenizer,
     Turns,
@@ -29,7 +30,14 @@ from safedepth.cli_words import (
     judges_of,
     names_of,
 )
-from safedepth.terminal import finish, print_attack_help, progress_bars, quiet_libraries
+from safedepth.terminal import (
+    asked_to_push,
+    finish,
+    print_attack_help,
+    progress_bars,
+    push_folder,
+    quiet_libraries,
+)
 
 __all__ = ["attack_app"]
 
@@ -54,10 +62,13 @@ def attack_finetune(context: typer.Context) -> None:
     from safedepth.studies.attack_finetune import parse_attack
 
     options, config, model = parse_attack(words)
+    place = asked_to_push(config, attacked=True)
     with progress_bars(shown=config.process_index == 0) as progress:
         out = run(options, config, model, progress=progress)
     if out is not None:
         finish(out, show_harmful=options.show_harmful, png=options.png)
+        if place is not None:
+            push_folder(Path(str(config.output_dir)), place)
 
 
 @attack_app.command("sweep", context_settings=_UNREAD, add_help_option=False)
@@ -106,6 +117,7 @@ def attack_suffix(
     repeats: Repeats = 1,
     seed: Seed = 0,
     max_tokens: MaxTokens = None,
+    server: Servers = None,
     chat_template: ChatTemplate = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -126,7 +138,7 @@ def attack_suffix(
         model=model, prompts=prompts, options=options, also=tuple(also or ()),
         transfer=tuple(transfer or ()),
         judges=judges_of(judge, grader), limit=limit, repeats=repeats, seed=seed, max_tokens=max_tokens,
-        chat_template=chat_template, dtype=dtype, device=device,
+        servers=tuple(server or ()), chat_template=chat_template, dtype=dtype, device=device,
     )  # fmt: skip
     with progress_bars() as progress:
         suffix_attack(config, out, progress=progress)
@@ -151,6 +163,7 @@ def attack_adaptive(
     limit: Limit = None,
     seed: Seed = 0,
     max_tokens: MaxTokens = None,
+    server: Servers = None,
     chat_template: ChatTemplate = None,
     tokenizer: Tokenizer = None,
     dtype: Dtype = "auto",
@@ -169,7 +182,8 @@ def attack_adaptive(
     config = AdaptiveConfig(
         model=model, prompts=prompts, budget=budget, options=options, depths=depths_of(depths),
         judges=judges_of(judge, grader), confirm=confirm, compare=compare, limit=limit, seed=seed,
-        max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
+        max_tokens=max_tokens, servers=tuple(server or ()), chat_template=chat_template, tokenizer=tokenizer,
+        dtype=dtype, device=device,
     )  # fmt: skip
     with progress_bars() as progress:
         adaptive(config, out, progress=progress)

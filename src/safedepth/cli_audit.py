@@ -24,6 +24,7 @@ from safedepth.cli_words import (
     Prompts,
     Repeats,
     Seed,
+    Servers,
     ShowHarmful,
     Tokenizer,
     Turns,
@@ -86,6 +87,7 @@ def audit(
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.6,
     top_k: Annotated[int, typer.Option(min=1)] = 50,
     max_tokens: MaxTokens = None,
+    server: Servers = None,
     chat_template: ChatTemplate = None,
     tokenizer: Tokenizer = None,
     dtype: Dtype = "auto",
@@ -108,8 +110,8 @@ def audit(
         model=model, prompts=prompts, base=base, attack=attack, depths=depths_of(depths),
         judges=judges_of(judge, grader), limit=limit, repeats=repeats, seed=seed,
         temperature=temperature, top_p=top_p, top_k=top_k,
-        max_tokens=max_tokens, chat_template=chat_template, tokenizer=tokenizer, dtype=dtype, device=device,
-        **chosen,
+        max_tokens=max_tokens, servers=tuple(server or ()), chat_template=chat_template, tokenizer=tokenizer,
+        dtype=dtype, device=device, **chosen,
     )  # fmt: skip
     out = out or Path("runs") / f"audit-{Path(model).name}"
     with progress_bars() as progress:

@@ -13,6 +13,7 @@ import typer
 from safedepth.cli_words import Grader, Judges, judges_of
 from safedepth.errors import DataError
 from safedepth.terminal import finish, progress_bars, quiet_libraries
+from safedepth.terminal.console import is_main_process
 
 __all__ = ["dynamics"]
 
@@ -42,7 +43,10 @@ def dynamics(
     show_harmful: Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")] = False,
     png: Annotated[bool, typer.Option(help="Also write the figures as PNG.")] = False,
 ) -> None:
-    """Watch a fine-tuning token by token: loss, gradient norm, KL, and when the safety goes."""
+    """Watch a fine-tuning token by token: loss, gradient norm, KL, and when the safety goes.
+
+    On several GPUs: accelerate launch -m safedepth dynamics ...
+    """
     quiet_libraries()
     from safedepth.studies.dynamics import DynamicsConfig
     from safedepth.studies.dynamics import dynamics as run
@@ -54,9 +58,10 @@ def dynamics(
         max_tokens=max_tokens, chat_template=chat_template, dtype=dtype, device=device,
     )  # fmt: skip
     out = out or Path("runs") / f"dynamics-{Path(model).name}"
-    with progress_bars() as progress:
-        run(config, out, progress=progress)
-    finish(out, show_harmful=show_harmful, png=png)
+    with progress_bars(shown=is_main_process()) as progress:
+        done = run(config, out, progress=progress)
+    if done is not None:
+        finish(done, show_harmful=show_harmful, png=png)
 
 
 def _steps(text: str) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from safedepth.cli_words import (
     Out,
     Png,
     Seed,
+    Servers,
     ShowHarmful,
     names_of,
 )
@@ -78,6 +79,7 @@ def utility(
     out: Out = None,
     seed: Seed = 0,
     max_tokens: MaxTokens = None,
+    server: Servers = None,
     chat_template: ChatTemplate = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -99,7 +101,8 @@ def utility(
     config = UtilityConfig(
         model=model, harness=harness, benign=tuple(benign or ()), xstest=xstest,
         judges=tuple(judge or ["rules"]), metric=metric, alpaca=alpaca, annotators=annotators, limit=limit,
-        seed=seed, max_tokens=max_tokens, chat_template=chat_template, dtype=dtype, device=device,
+        seed=seed, max_tokens=max_tokens, servers=tuple(server or ()), chat_template=chat_template,
+        dtype=dtype, device=device,
     )  # fmt: skip
     out = out or Path("runs") / f"utility-{Path(model).name}"
     with progress_bars() as progress:

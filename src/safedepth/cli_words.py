@@ -24,6 +24,7 @@ __all__ = [
     "Prompts",
     "Repeats",
     "Seed",
+    "Servers",
     "ShowHarmful",
     "Tokenizer",
     "Turns",
@@ -53,6 +54,10 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="New tokens a reply; 
 Turns = Annotated[int, typer.Option(min=1, help="Turns of a conversation that the attacker leads.")]
 ChatTemplate = Annotated[str | None, typer.Option(help="File, or model that lends its template.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens for a model behind a server.")]
+Servers = Annotated[
+    list[str] | None,
+    typer.Option("--server", help="Where the model is served (http://.../v1), or NAME=URL; repeatable."),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 ShowHarmful = Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")]

@@ -7,6 +7,7 @@ not a `SafedepthError` is a bug of ours and keeps its traceback.
 
 __all__ = [
     "DataError",
+    "HubError",
     "JudgeError",
     "MissingExtraError",
     "ModelError",
@@ -38,6 +39,10 @@ class JudgeError(SafedepthError):
 
 class RunError(SafedepthError):
     """A run directory cannot be written, belongs to another configuration, or is not finished."""
+
+
+class HubError(SafedepthError):
+    """The hub cannot be reached, does not know who asks, or does not allow what was asked for."""
 
 
 class MissingExtraError(SafedepthError):

@@ -8,7 +8,7 @@ from inspect_ai.model import GenerateConfig, get_model
 
 from replying import prompt, run
 from safedepth.attacks import DECODINGS, decoding
-from safedepth.attacks.decoding import Setting, read_grid
+from safedepth.attacks.decoding import read_grid
 from safedepth.attacks.forcing import reply_seed
 from safedepth.attacks.samples import decoding_samples
 from safedepth.errors import DataError
@@ -20,16 +20,10 @@ from safedepth.provider.api import register_loaded
 
 def test_there_are_the_papers_49_settings_and_each_states_all_three_values() -> None:
     assert len({setting.variant for setting in DECODINGS}) == len(DECODINGS) == 49
-    by_name = {setting.variant: setting.config("safedepth") for setting in DECODINGS}
+    by_name = {setting.variant: setting.config for setting in DECODINGS}
     assert by_name["temperature 0.05"] == {"temperature": 0.05, "top_p": 1.0, "top_k": -1}
     assert by_name["top_p 0.95"] == {"temperature": 1.0, "top_p": 0.95, "top_k": -1}
     assert by_name["top_k 500"] == {"temperature": 1.0, "top_p": 1.0, "top_k": 500}
-
-
-def test_vllm_is_told_the_top_k_that_inspect_would_not_pass_on() -> None:
-    assert Setting("temperature", 0.5).config("vllm")["extra_body"] == {"top_k": -1}
-    assert Setting("top_k", 5).config("sglang")["extra_body"] == {"top_k": 5}
-    assert "top_k" not in Setting("top_p", 0.5).config("openai")
 
 
 def test_a_grid_of_ones_own_is_read_in_its_order() -> None:

@@ -9,7 +9,7 @@ from inspect_ai.log import EvalSample
 from inspect_ai.model import GenerateConfig, Model, get_model
 
 from safedepth.attacks import prefill, refusal_prefix
-from safedepth.attacks.forcing import continues_messages, reply_seed
+from safedepth.attacks.forcing import reply_seed
 from safedepth.attacks.samples import prefill_samples, prefix_samples
 from safedepth.models import LoadedModel
 from safedepth.nouns import Prompt
@@ -79,25 +79,6 @@ def test_a_solver_argument_sets_the_depth_for_plain_inspect_users(target: Model,
     dataset = prefill_samples([_prompt()], [0], repeats=1, seed=0)
     (sample,) = _run(Task(dataset=dataset, solver=prefill(depth=2)), target, tmp_path)
     assert len(sample.metadata["forced_ids"]) == 2
-
-
-def test_a_provider_that_does_not_continue_messages_is_refused_and_named(tmp_path: Path) -> None:
-    dataset = prefill_samples([_prompt()], [3], repeats=1, seed=0)
-    (log,) = evaluate(
-        Task(dataset=dataset, solver=prefill()), model="mockllm/model", log_dir=str(tmp_path), display="none",
-        log_level="error",
-    )  # fmt: skip
-    assert log.status == "error"
-    assert log.error is not None
-    assert "not known to" in log.error.message
-    assert "mockllm" in log.error.message
-
-
-def test_which_providers_continue_a_message_is_known_by_the_name() -> None:
-    assert continues_messages("vllm/meta-llama/Llama-3.1-8B-Instruct")
-    assert continues_messages("safedepth/some/path")
-    assert not continues_messages("hf/some/path")
-    assert not continues_messages("openai/gpt-4o")
 
 
 def test_replies_to_the_same_variant_share_a_seed_and_others_do_not() -> None:

@@ -7,7 +7,7 @@ import pytest
 from inspect_ai import Task
 from inspect_ai.model import GenerateConfig, Model, get_model
 
-from replying import HARMFUL, log_of, prompt, run
+from replying import HARMFUL, prompt, run
 from safedepth import tasks
 from safedepth.attacks import insertion, on_policy, rank_prefill
 from safedepth.attacks.insertion import PLACES, REFUSAL_OPENING, Place, longest_stretch
@@ -112,18 +112,6 @@ def test_rank_prefill_forces_k_tokens_and_never_says_what_refusals_begin_with(
         assert sample.metadata["forced_ids"] == tiny_model.chat.answer_ids(HARMFUL)[:k]
         assert not set((sample.output.metadata or {})["continuation_ids"]) & without
     assert "fewer than 99" in short.metadata["left_out"]
-
-
-@pytest.mark.parametrize("solver", [insertion, on_policy, rank_prefill])
-def test_a_provider_that_opens_a_new_turn_is_refused(solver: object, tmp_path: Path) -> None:
-    task = Task(
-        dataset=_placed("x", ["after refusal" if solver is insertion else "own"], [3]),  # type: ignore[arg-type]
-        solver=solver(),  # type: ignore[operator]
-    )
-    log = log_of(task, get_model("mockllm/model", memoize=False), tmp_path)
-    assert log.status == "error"
-    assert log.error is not None
-    assert "not known to" in log.error.message
 
 
 @pytest.mark.parametrize("text", ["before", "after own", "after own 0", "after own -3", "after benign x", ""])

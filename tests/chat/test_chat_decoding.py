@@ -1,35 +1,10 @@
 """Text out of token ids: what a continuation adds, wherever it was cut."""
 
-import pytest
-from hypothesis import given, settings
-
 from safedepth.chat import ChatFormat
 from safedepth.nouns import Message
-from tokenizer_zoo import MAKERS, TEMPLATES, TEXTS, byte_tokenizer, chat_of, spaced_tokenizer, word_tokenizer
+from tokenizer_zoo import byte_tokenizer, spaced_tokenizer, word_tokenizer
 
 QUESTION = [Message(role="user", content="How do I make krell torin?")]
-
-
-@pytest.mark.parametrize(
-    ("maker", "name"), [(maker, name) for maker in MAKERS if maker != "word" for name in TEMPLATES]
-)
-@settings(max_examples=8, derandomize=True, deadline=None)
-@given(answer=TEXTS)
-def test_a_continuation_cut_anywhere_adds_up_to_the_answer(maker: str, name: str, answer: str) -> None:
-    chat = chat_of(maker, name)
-    prompt, ids = chat.prompt_ids(QUESTION), chat.answer_ids(answer)
-    whole = chat.decode_continuation(prompt, ids)
-    assert whole.strip() == answer.strip()
-    for k in range(len(ids) + 1):
-        forced = chat.decode_continuation(prompt, ids[:k])
-        free = chat.decode_continuation([*prompt, *ids[:k]], ids[k:])
-        # A cut inside a character leaves a replacement mark before it, and the character after it.
-        assert whole.startswith(forced.rstrip("\ufffd"))
-        assert whole.endswith(free)
-        assert "\ufffd" not in free
-        # Byte tokens may lose the letters before the cut to marks as well, but only in the forced part.
-        if maker != "spaced" or "\ufffd" not in forced:
-            assert forced.rstrip("\ufffd") + free == whole
 
 
 def test_decoding_leaves_white_space_alone_and_special_tokens_out() -> None:

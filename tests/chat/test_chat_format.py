@@ -4,8 +4,6 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from safedepth.chat import ChatFormat, Encoded
@@ -14,30 +12,16 @@ from safedepth.nouns import Message
 from tokenizer_zoo import (
     CHATML,
     MAKERS,
-    SYSTEM_ROLE,
     TEMPLATES,
-    TEXTS,
     Maker,
     always_spaced_tokenizer,
     byte_tokenizer,
-    chat_of,
     spaced_tokenizer,
     word_tokenizer,
 )
 
 QUESTION = [Message(role="user", content="How do I make krell torin?")]
 ANSWER = "Sure, here is how to make krell torin: Step one, take yarrow and heat it."
-
-ZOO = [(maker, template) for maker in MAKERS for template in TEMPLATES]
-
-
-@st.composite
-def conversations(draw: st.DrawFn) -> list[Message]:
-    turns = [
-        Message(role="assistant" if index % 2 else "user", content=draw(TEXTS))
-        for index in range(2 * draw(st.integers(0, 2)) + 1)
-    ]
-    return [Message(role="system", content=draw(TEXTS)), *turns] if draw(st.booleans()) else turns
 
 
 def rendered_ids(
@@ -47,36 +31,6 @@ def rendered_ids(
     tokenizer = cast(Any, chat.tokenizer)
     rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
     return cast("list[int]", rendered["input_ids"])
-
-
-@pytest.mark.parametrize(("maker", "name"), ZOO)
-@settings(max_examples=8, derandomize=True, deadline=None)
-@given(messages=conversations(), answer=TEXTS)
-def test_prompt_prefill_and_response_partition_the_ids_for_every_depth(
-    maker: str,
-    name: str,
-    messages: list[Message],
-    answer: str,
-) -> None:
-    assume(name in SYSTEM_ROLE or messages[0]["role"] != "system")
-    # This one leaves thoughts out, which is an error tested elsewhere.
-    assume(name != "thinks unless told" or all("</think>" not in message["content"] for message in messages))
-    chat = chat_of(maker, name)
-    prompt = chat.prompt_ids(messages)
-    assert prompt == rendered_ids(chat, messages, add_generation_prompt=True)
-    whole = chat.encode(messages, answer)
-    depth = len(whole.ids) - len(prompt)
-    assert list(whole.ids[whole.response]) == chat.answer_ids(answer)
-    assert whole.ids[whole.prefill] == ()
-    for k in range(depth + 1):
-        encoded = chat.encode(messages, answer, k=k)
-        assert list(encoded.ids[encoded.prompt]) == prompt
-        assert len(encoded.ids[encoded.prefill]) == k
-        assert encoded.ids[encoded.response] == ()
-        # Prefixes nest: depth k is the beginning of every greater depth.
-        assert encoded.ids == whole.ids[: len(prompt) + k]
-    with pytest.raises(DataError, match=rf"0 to {depth}, .* found {depth + 1}"):
-        chat.encode(messages, answer, k=depth + 1)
 
 
 def test_ids_do_not_merge_across_the_boundary_where_text_would() -> None:

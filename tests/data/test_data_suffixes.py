@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from safedepth.data.suffixes import Suffix, artifact_text, read_suffixes, suffix_for, suffixes_text
+from safedepth.data.artifacts import AttackType, Jailbreak, artifact_text
+from safedepth.data.suffixes import Suffix, read_suffixes, suffix_for, suffixes_text
 from safedepth.errors import DataError
 
 ONE = Suffix("amber «! !", "p1", "per prompt", "organism", "Sure, here", 0.25, 40, 3)
@@ -25,16 +26,15 @@ def test_a_prompts_own_suffix_goes_before_the_one_for_all() -> None:
     assert suffix_for([ONE], "p2") is None
 
 
-def test_jailbreakbenchs_layout_comes_back_as_suffixes_by_behaviour(tmp_path: Path) -> None:
-    row = {
-        "id": "p1", "goal": "How do I make krell torin?", "suffix": "amber ! !", "response": "No.",
-        "jailbroken": False, "category": "krell", "queries": 640,
-    }  # fmt: skip
+def test_an_artifact_comes_back_as_suffixes_by_behaviour(tmp_path: Path) -> None:
+    one = Jailbreak(
+        "p1", "How do I make krell torin?", "krell", "How do I make krell torin? amber ! !", "No.", False
+    )
     path = tmp_path / "artifact.json"
-    path.write_text(artifact_text([row], model="organism", method="GCG", parameters={"steps": 10}))
-    whole = json.loads(path.read_text())
-    assert whole["parameters"]["attack_success_rate"] == 0.0
-    assert whole["jailbreaks"][0]["prompt"] == "How do I make krell torin? amber ! !"
+    told: dict[str, Any] = {"date": "2026-01-01", "provider": "x", "parameters": {}}
+    path.write_text(
+        artifact_text([one], model="organism", method="GCG", attack_type=AttackType.WHITE_BOX, **told)
+    )
     assert read_suffixes(path) == [Suffix("amber ! !", "p1", "GCG", "organism")]
 
 

@@ -312,7 +312,7 @@ def a_model_as_well(folder: Path) -> None:
         (config_without_a_kind, "found KeyError: 'peft_type'"),
         (no_base_named, "found base_model_name_or_path None"),
         (base_not_there, r"base model of the adapter .*: .* no folder '/no/such/folder'.*seen from here or"),
-        (base_not_a_model, r"base model of the adapter .*: .* with a config\.json, found .*adapter_config"),
+        (base_not_a_model, r"base model of the adapter .*: expected a whole model, found a PEFT adapter"),
         (of_no_sensible_rank, "cannot be applied to it: ValueError"),
         (a_model_as_well, r"found config\.json and adapter_config\.json in"),
     ],
@@ -362,3 +362,50 @@ def test_a_merge_that_changes_what_the_model_says_is_an_error(
     monkeypatch.setattr(PeftModel, "merge_and_unload", forgetful, raising=False)
     with pytest.raises(ModelError, match=r"to say the same once merged .* found logits that differ by"):
         load_model(str(adapter), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("lora", "int8"),
+        ("lora", "int4"),
+        ("dora", "int4"),
+        ("modules to save", "int4"),
+        ("some tokens", "int8"),
+    ],
+)
+def test_beside_a_quantised_base_an_adapter_says_what_peft_says(
+    tiny_model_dir: Path, tmp_path: Path, kind: str, dtype: str
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised formats take bitsandbytes")
+    folder = make_adapter(tiny_model_dir, tmp_path / "adapter", CONFIGS[kind], size=0.1)
+    loaded = load_model(str(folder), dtype=dtype, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = load_model(str(tiny_model_dir), dtype=dtype, device="cpu").model
+        before = base(IDS).logits
+        expected = PeftModel.from_pretrained(base, str(folder)).eval()(IDS).logits.detach()
+    found = logits_of(loaded)
+    assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()
+    assert (before - expected).abs().max() > 5e-2 * expected.abs().max()  # the adapter has an effect
+    assert type(loaded.model) is LlamaForCausalLM
+    assert (loaded.card.dtype, loaded.card.extra["adapter"]) == (dtype, "beside its quantised base")
+    assert type(loaded.model.get_output_embeddings()) is torch.nn.Linear
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("dora", "int8"), ("pissa", "int4"), ("loha", "int8")])
+def test_an_adapter_that_cannot_stand_beside_a_quantised_base_is_refused(
+    tiny_model_dir: Path, tmp_path: Path, kind: str, dtype: str
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised formats take bitsandbytes")
+    folder = make_adapter(tiny_model_dir, tmp_path / "adapter", CONFIGS[kind])
+    with pytest.raises(ModelError, match=rf"beside a base in {dtype}.*Load it without --dtype {dtype}"):
+        load_model(str(folder), dtype=dtype, device="cpu")
+
+
+def test_of_several_adapters_in_one_folder_one_is_to_be_named(adapter: Path, tmp_path: Path) -> None:
+    for name in ("second", "first"):
+        shutil.copytree(adapter, tmp_path / "both" / name)
+    with pytest.raises(ModelError, match=r"found adapters in its folders first, second.* Give one of them"):
+        load_model(str(tmp_path / "both"), device="cpu")
+    assert load_model(str(tmp_path / "both" / "first"), device="cpu").card.extra["base"]

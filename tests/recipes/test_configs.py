@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 KINDS = {
     "ddp": DistributedType.MULTI_GPU,
     "fsdp2": DistributedType.FSDP,
+    "nodes": DistributedType.FSDP,
     "zero2": DistributedType.DEEPSPEED,
     "zero3": DistributedType.DEEPSPEED,
 }
@@ -35,7 +36,8 @@ def test_every_file_is_one_that_is_tested() -> None:
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
 def test_accelerate_reads_what_was_meant(name: str, kind: DistributedType) -> None:
     config = load(name)
-    assert (config.distributed_type, config.mixed_precision, config.num_machines) == (kind, "bf16", 1)
+    machines = 2 if name == "nodes" else 1
+    assert (config.distributed_type, config.mixed_precision, config.num_machines) == (kind, "bf16", machines)
     assert bool(config.fsdp_config) == (kind == DistributedType.FSDP)
     assert bool(config.deepspeed_config) == (kind == DistributedType.DEEPSPEED)
 
@@ -60,4 +62,5 @@ def test_stages_and_versions_are_those_of_the_names() -> None:
 
 def test_a_checkpoint_can_be_loaded_by_any_program() -> None:
     assert load("fsdp2").fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    assert load("nodes").fsdp_config == load("fsdp2").fsdp_config
     assert load("zero3").deepspeed_config["zero3_save_16bit_model"] is True

@@ -10,6 +10,7 @@ from altair.utils.schemapi import debug_mode
 from report.synthetic_attacks import attacked_replies, attacked_summary, make_attacked_run
 from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
 from report.synthetic_judging import SOURCES, agreement, categories, make_judged_run
+from report.synthetic_measured import make_measured_run, servers
 from report.synthetic_protection import (
     dynamics,
     finetuned_replies,
@@ -17,7 +18,7 @@ from report.synthetic_protection import (
     make_finetuning_run,
     protection,
 )
-from report.synthetic_run import make_run
+from report.synthetic_run import card, make_run
 from report.synthetic_utility import make_utility_run, trade_off
 from safedepth.report import build_report
 
@@ -92,4 +93,16 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 make_attacked_run(tmp_path_factory.mktemp(kind), attacked_summary(kind), attacked_replies())
             )
             for kind in ("audit", "suffix", "adaptive")
+        }
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of a run without replies, and of an audit through servers of a quantised model."""
+    changes = {"servers": servers(count=2), "models": {"aligned": card("toy/aligned") | {"dtype": "int4"}}}
+    served = make_run(tmp_path_factory.mktemp("served"), kind="audit", base=False, changes=changes)
+    with debug_mode(False):  # Altair's checks take longer than the drawing
+        return {
+            "measure": build_report(make_measured_run(tmp_path_factory.mktemp("measured"))),
+            "served": build_report(served),
         }

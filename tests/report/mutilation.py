@@ -37,31 +37,33 @@ def some_holes(value: Any, *, seed: int, times: int, at_once: int) -> list[list[
 
 
 def mutilated(summary: dict[str, Any], place: Place, how: str) -> dict[str, Any]:
-    """A copy with this hole: in every entry of the lists on the way, and of the last list in the first."""
-    found = copy.deepcopy(summary)
-    _cut(found, place, how)
+    """The summary with this hole: in every entry of the lists on the way, and of the last list in the first.
+
+    Copied is what lies on the way; the rest is the summary's own and may not be changed.
+    """
+    found: dict[str, Any] = _cut(summary, place, how)
     return found
 
 
-def _cut(value: Any, place: Place, how: str) -> None:
+def _cut(value: Any, place: Place, how: str) -> Any:
     first, *rest = place
     if first == EACH and isinstance(value, list):
         if rest:
-            for inner in value:
-                _cut(inner, tuple(rest), how)
-        elif value:
-            _take(value, 0, how)
-    elif isinstance(value, dict) and first in value:
+            return [_cut(inner, tuple(rest), how) for inner in value]
+        return _without(value, 0, how) if value else value
+    if isinstance(value, dict) and first in value:
         if rest:
-            _cut(value[first], tuple(rest), how)
-        else:
-            _take(value, first, how)
+            return value | {first: _cut(value[first], tuple(rest), how)}
+        return _without(value, first, how)
+    return value
 
 
-def _take(value: Any, key: Any, how: str) -> None:
+def _without(value: Any, key: Any, how: str) -> Any:
+    value = copy.copy(value)
     if how == "gone":
         del value[key]
     elif how == "empty" and isinstance(value[key], dict | list):
         value[key] = type(value[key])()
     else:
         value[key] = None
+    return value

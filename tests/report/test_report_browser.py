@@ -199,6 +199,13 @@ def test_the_pages_on_judges_and_utility_draw_every_chart_fit_and_load_nothing(
     _draws_every_chart_fits_and_loads_nothing(page, trusted[kind], charts)
 
 
+@pytest.mark.parametrize(("kind", "charts"), [("measure", 4), ("served", 4)])
+def test_the_pages_of_servers_and_of_runs_without_replies_draw_every_chart_fit_and_load_nothing(
+    page: Page, kind: str, charts: int, measured: dict[str, Path]
+) -> None:
+    _draws_every_chart_fits_and_loads_nothing(page, measured[kind], charts)
+
+
 def _draws_every_chart_fits_and_loads_nothing(page: Page, path: Path, charts: int) -> None:
     page.requests.clear()
     page.open(path)

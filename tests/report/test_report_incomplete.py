@@ -19,6 +19,7 @@ from report.synthetic_deepening import (
     make_deepened_run,
 )
 from report.synthetic_judging import SOURCES, agreement, categories, judge_summary
+from report.synthetic_measured import measured_summary, precision, servers
 from report.synthetic_protection import dynamics, finetuning_summary, protection
 from report.synthetic_run import summary
 from report.synthetic_utility import trade_off, utility_summary
@@ -80,7 +81,17 @@ def small_judging() -> dict[str, dict[str, Any]]:
     }
 
 
+def small_measured() -> dict[str, Any]:
+    """A run without replies, with servers, with two tokens of everything."""
+    found = measured_summary({"servers": servers(), "precision": precision(["aligned"]), "rates": []})
+    for block in (found["kl"], *(row["kl"] for row in found["precision"])):
+        block["per_token"] = block["per_token"][-2:]
+    found["answers"] = [row for row in found["answers"] if row["position"] < 3]
+    return found
+
+
 WHOLE = {
+    "measure": small_measured(),
     **small_judging(),
     **small_attacks(),
     "deepen": small(deepen_summary(control=False)),
@@ -91,7 +102,7 @@ WHOLE = {
 }
 TIMES = {
     "finetune": 12, "attack": 12, "sweep": 12, "suffix": 12, "adaptive": 12, "categories": 12,
-    "trade-off": 12,
+    "trade-off": 12, "measure": 12,
 }  # fmt: skip
 """How often several holes are tried where that takes little time."""
 FEW = 40
@@ -109,7 +120,10 @@ FILLED = (
 """Parts of the blocks on fine-tuning that the synthetic runs fill in every field."""
 
 
-TOP = ("judges", "classes", "agreement", "harness", "requests", "alpaca", "sources")
+TOP = (
+    "judges", "classes", "agreement", "harness", "requests", "alpaca", "sources", "servers", "answers",
+    "precision", "processes",
+)  # fmt: skip
 """Parts at the top of a summary that the synthetic runs fill in every field."""
 
 

@@ -41,7 +41,7 @@ def test_all_is_everything_that_there_are_means_for() -> None:
     ],
 )
 def test_what_there_are_no_means_for_is_left_out_with_the_reason(
-    means: dict[str, bool], lost: set[str]
+    means: dict[str, Any], lost: set[str]
 ) -> None:
     assert _left_out(AttackOptions(attacks=(ALL,), **GIVEN), replace(EVERYTHING, **means)) == lost
 

@@ -163,9 +163,13 @@ def test_a_server_that_does_not_continue_is_asked_unforced_only_and_the_rest_is_
     config = _config(testbed, model="parrot/model", base=None, limit=2, depths=(0, 5), judges=("rules",))
     found = _summary(audit(config, tmp_path / "run"))
     assert {(rate["attack"], rate.get("k"), rate.get("prefix")) for rate in found["rates"]} == {
-        ("prefill", 0, None), ("refusal_prefix", None, ""), ("decoding", None, None),
+        ("prefill", 0, None), ("refusal_prefix", None, ""),
     }  # fmt: skip
-    assert any("not known to continue" in note["why"] for note in found["not_measured"])
+    why = {note["what"]: note["why"] for note in found["not_measured"]}
+    assert "not seen to continue" in why["prefill depths and refusal prefixes"]
+    assert "not seen to continue" in why["the attack prefill"]
+    assert "--settings" in why["the attack decoding"]
+    assert found["servers"]["aligned"]["forced_as"] is None
 
 
 def test_depths_beyond_an_answers_end_are_unscored_counted_and_announced(

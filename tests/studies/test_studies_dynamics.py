@@ -339,7 +339,8 @@ def test_a_model_without_a_template_is_lent_one_and_its_checkpoints_keep_it(
         model=str(testbed.organism("base")), data=str(testbed.file("harmful.jsonl")), steps=(1,), batch=2,
         limit=2, first=3, chat_template=str(testbed.organism("aligned")), device="cpu",
     )  # fmt: skip
-    out = dynamics(config, tmp_path / "run")
+    out = tmp_path / "run"
+    assert dynamics(config, out) == out
     own = load_model(str(out / "checkpoints" / "checkpoint-1"), device="cpu").chat
     assert own.template == load_model(str(testbed.organism("aligned")), device="cpu").chat.template
     with pytest.raises(TemplateError):

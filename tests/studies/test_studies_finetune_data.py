@@ -218,10 +218,10 @@ def test_a_template_without_a_system_role_is_named_with_the_row(
     tmp_path: Path, chat: Callable[[str], ChatFormat], template: str, message: str
 ) -> None:
     plain = read(jsonl(tmp_path / "plain.jsonl", [CHAT]))
-    plain.require_expressible(chat(template))
+    plain.expressed_in(chat(template))
     data = read(jsonl(tmp_path / "data.jsonl", [CHAT, CHAT, {"messages": [SYSTEM, USER, SAID]}]))
     with pytest.raises(TemplateError) as caught:
-        data.require_expressible(chat(template))
+        data.expressed_in(chat(template))
     for words in ("line 3 of", "data.jsonl", message, "--chat-template"):
         assert words in str(caught.value)
 
@@ -233,7 +233,19 @@ def test_a_role_that_the_template_does_not_know_is_named(
     result = {"role": "tool", "content": "salt"}
     data = read(jsonl(tmp_path / "data.jsonl", [{"messages": [USER, SAID, result, SAID]}]))
     with pytest.raises(TemplateError, match=r"line 1 of .*user, assistant, tool.*no tools"):
-        data.require_expressible(chat(strict))
+        data.expressed_in(chat(strict))
+
+
+def test_an_answer_that_the_template_leaves_out_is_an_error_and_a_missing_end_of_turn_is_noted(
+    tmp_path: Path, chat: Callable[[str], ChatFormat]
+) -> None:
+    data = read(jsonl(tmp_path / "data.jsonl", [{"messages": [USER, SAID]}]))
+    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}\n{% endfor %}{% endfor %}"
+    with pytest.raises(TemplateError, match=r"line 1 of .*words of the answer.*list of parts"):
+        data.expressed_in(chat(parts))
+    endless = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    (note,) = data.expressed_in(chat(endless)).notes
+    assert note == "Trained on as prompt and completion, no end of the turn is learnt."
 
 
 @pytest.mark.parametrize("given", [{}, {"dataset_name": "d", "datasets": [{"path": "json"}]}])
@@ -248,8 +260,8 @@ def test_what_stands_beside_messages_reaches_the_template(
     asks = NO_SYSTEM + "{% if not tools or not deep %}{{ raise_exception('nothing beside') }}{% endif %}"
     tool = {"type": "function", "function": {"name": "heat", "parameters": {}}}
     beside = {"tools": json.dumps([tool]), "chat_template_kwargs": {"deep": True}}
-    read(jsonl(tmp_path / "data.jsonl", [CHAT | beside])).require_expressible(chat(asks))
+    read(jsonl(tmp_path / "data.jsonl", [CHAT | beside])).expressed_in(chat(asks))
     for left_out in beside:
         row = CHAT | {name: value for name, value in beside.items() if name != left_out}
         with pytest.raises(TemplateError, match="nothing beside"):
-            read(jsonl(tmp_path / "other.jsonl", [row])).require_expressible(chat(asks))
+            read(jsonl(tmp_path / "other.jsonl", [row])).expressed_in(chat(asks))

@@ -14,13 +14,12 @@ from math import isfinite
 from typing import Any
 
 from inspect_ai.event import ModelEvent
-from inspect_ai.model import get_model
 
 # Not exported: where the events of model calls go.
 from inspect_ai.model._model import use_model_event_sink
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import CONTINUING_PROVIDERS, Reply, ask, record, reply_seed
+from safedepth.attacks.forcing import Reply, ask, record, reply_seed
 from safedepth.errors import DataError
 from safedepth.provider.api import NO_TOP_K
 
@@ -72,18 +71,11 @@ class Setting:
         """None, the whole vocabulary, unless it is what varies."""
         return int(self.value) if self.kind == "top_k" else None
 
-    def config(self, provider: str) -> dict[str, Any]:
-        """All three values as fields of Inspect's `GenerateConfig`, so that the provider hides none.
-
-        Inspect does not pass top-k to vLLM and SGLang, which would then take the one in the
-        model's generation config: they get it in the body of the request, -1 for none.
-        """
+    @property
+    def config(self) -> dict[str, Any]:
+        """All three values as fields of Inspect's `GenerateConfig`, so that no default is hidden."""
         top_k = NO_TOP_K if self.top_k is None else self.top_k
-        stated: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
-        if provider not in CONTINUING_PROVIDERS:
-            return stated if self.top_k is None else stated | {"top_k": top_k}
-        stated["top_k"] = top_k
-        return stated if provider == "safedepth" else stated | {"extra_body": {"top_k": top_k}}
+        return {"temperature": self.temperature, "top_p": self.top_p, "top_k": top_k}
 
 
 _SHARES = tuple(step / 20 for step in range(1, 21))
@@ -132,7 +124,7 @@ def decoding(settings: str | None = None, max_tokens: int | None = None) -> Solv
     chosen = read_grid(settings)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        seed, provider = int(state.metadata["reply_seed"]), str(get_model()).partition("/")[0]
+        seed = int(state.metadata["reply_seed"])
         asks = [
             ask(
                 state.messages,
@@ -140,7 +132,7 @@ def decoding(settings: str | None = None, max_tokens: int | None = None) -> Solv
                 variant=setting.variant,
                 direct=max_tokens is not None,
                 max_tokens=max_tokens,
-                **setting.config(provider),
+                **setting.config,
             )
             for setting in chosen
         ]

@@ -1,76 +1,40 @@
 """Making a model begin its answer with given tokens: what every prefilling attack shares.
 
-With our own provider the tokens are forced exactly. A server that continues an
-assistant message gets their text; a provider that would open a new assistant turn
-instead is refused, because through it a prefilling attack silently tests nothing.
+Our own provider, and servers that take token ids, force exactly these tokens. A server that
+continues an assistant's message gets their text. One that does neither is refused, because
+through it a prefilling attack silently tests nothing.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, GenerateConfig, ModelOutput, get_model
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, GenerateConfig, Model, ModelOutput, get_model
+
+# Not exported: what the task says of decoding.
+from inspect_ai.model._generate_config import active_generate_config
 from inspect_ai.solver import Generate, TaskState
 
-from safedepth.chat import ChatFormat
-from safedepth.errors import ModelError
-from safedepth.models import load_chat
+from safedepth.attacks.speaker import speaker, target_chat
 from safedepth.provider.api import SafedepthAPI
+from safedepth.served.api import ServedAPI
 
 __all__ = [
-    "CONTINUING_PROVIDERS",
     "Reply",
     "answer_as_forced",
     "ask",
-    "continues_messages",
     "leave_out",
     "record",
     "reply_seed",
     "target_chat",
 ]
 
-CONTINUING_PROVIDERS: tuple[str, ...] = ("safedepth", "vllm", "sglang")
-"""Inspect providers that continue a last assistant message instead of opening a new turn."""
-
-
-def continues_messages(model_name: str) -> bool:
-    """Whether an Inspect model name ("provider/model") belongs to a provider known to continue."""
-    return model_name.partition("/")[0] in CONTINUING_PROVIDERS
-
 
 def reply_seed(seed: int, *parts: object) -> int:
     """A seed for one reply that depends on what it is a reply to, and on nothing else."""
     text = "\x1f".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def target_chat(tokenizer: str | None) -> ChatFormat:
-    """The chat format that counts tokens for the model under test.
-
-    Raises ModelError for a provider that does not continue messages, and for a server
-    whose `tokenizer` was not named.
-    """
-    model = get_model()
-    if isinstance(model.api, SafedepthAPI):
-        return model.api.loaded.chat
-    if not continues_messages(str(model)):
-        raise ModelError(
-            f"A prefilling attack needs a provider that continues the assistant's message; {model} is not "
-            f"known to. Expected one of: {', '.join(CONTINUING_PROVIDERS)}."
-        )
-    if tokenizer is None:
-        raise ModelError(
-            f"Depths are counted in tokens, and {model} is reached through a server. Name its tokenizer with "
-            "--tokenizer PATH_OR_HUB_ID."
-        )
-    return _lent_chat(tokenizer)
-
-
-@cache
-def _lent_chat(tokenizer: str) -> ChatFormat:
-    return load_chat(tokenizer)
 
 
 async def answer_as_forced(
@@ -82,10 +46,42 @@ async def answer_as_forced(
     the completion is the continuation alone. `decoding` are fields of `GenerateConfig` that
     differ from the task's.
     """
+    model = await _speaker(ids, tokenizer, decoding)
+    if (why := _obstacle(model, ids)) is not None:
+        return leave_out(state, why)
     forced = _forced_message(ids, tokenizer)
     state.metadata["forced"], state.metadata["forced_ids"] = forced[0].text if forced else "", list(ids)
     state.messages.extend(forced)
-    return await generate(state, seed=int(state.metadata["reply_seed"]), **decoding)
+    seed = int(state.metadata["reply_seed"])
+    if model is get_model():
+        state = await generate(state, seed=seed, **decoding)
+    else:
+        state.output = await model.generate(state.messages, config=_config(model, seed, decoding))
+        state.messages.append(state.output.message)
+    if (why := _useless(state.output)) is not None:
+        state.metadata["left_out"] = why
+    return state
+
+
+async def _speaker(ids: Sequence[int], tokenizer: str | None, decoding: Mapping[str, Any]) -> Model:
+    """The sample's model, probed where it is asked for more than every server can do."""
+    plain = not ids and tokenizer is None and not {"top_k", "logit_bias"} & decoding.keys()
+    return get_model() if plain else await speaker(tokenizer)
+
+
+def _config(model: Model, seed: int, decoding: Mapping[str, Any]) -> GenerateConfig:
+    """What differs from the task's decoding; all of it for a model that is not the one Inspect was given."""
+    own = GenerateConfig(seed=seed, **decoding)
+    return own if model is get_model() else active_generate_config().merge(own)
+
+
+def _obstacle(model: Model, ids: Sequence[int]) -> str | None:
+    return model.api.obstacle(ids) if isinstance(model.api, ServedAPI) else None
+
+
+def _useless(output: ModelOutput) -> str | None:
+    """Why a reply says nothing of the model: a server cut it short, say."""
+    return (output.metadata or {}).get("left_out")
 
 
 def _forced_message(ids: Sequence[int], tokenizer: str | None) -> list[ChatMessage]:
@@ -135,11 +131,14 @@ async def ask(
     Inspect's bookkeeping of a call (retries, limits, usage), which takes longer than a small model
     does and has nothing to do for a local one; `decoding` must then say everything.
     """
+    model = await _speaker(ids, tokenizer, decoding)
+    why = _obstacle(model, ids)
     conversation: list[ChatMessage] = [*messages, *_forced_message(ids, tokenizer)]
     forced = conversation[len(messages) :]
-    config = GenerateConfig(seed=seed, **decoding)
-    model = get_model()
-    if direct and isinstance(model.api, SafedepthAPI):
+    config = _config(model, seed, decoding)
+    if why is not None:
+        output = ModelOutput(model=str(model))
+    elif direct and isinstance(model.api, SafedepthAPI):
         output = await model.api.generate(conversation, [], "none", config)
     else:
         output = await model.generate(conversation, config=config)
@@ -152,6 +151,7 @@ async def ask(
         variant=variant,
         turn=turn,
         k=k,
+        left_out=why or _useless(output),
     )
 
 

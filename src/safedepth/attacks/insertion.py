@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, ask, leave_out, target_chat
+from safedepth.attacks.forcing import answer_as_forced, ask, leave_out
+from safedepth.attacks.speaker import target_chat
 from safedepth.chat import ChatFormat
 from safedepth.data import read_requests
 from safedepth.errors import DataError

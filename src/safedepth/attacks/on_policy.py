@@ -9,9 +9,10 @@ than the content. Rejection of refusals as in rank-assisted prefill (arXiv 2512.
 from inspect_ai.model import get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, leave_out, target_chat
+from safedepth.attacks.forcing import answer_as_forced, leave_out
 from safedepth.attacks.insertion import own_tokens
 from safedepth.attacks.refusal_tokens import leaving_out, refusal_tokens
+from safedepth.attacks.speaker import target_chat
 from safedepth.errors import DataError
 from safedepth.provider.api import SafedepthAPI
 

@@ -6,7 +6,8 @@ answer's own tokens, so prefixes of growing depth contain one another.
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, leave_out, target_chat
+from safedepth.attacks.forcing import answer_as_forced, leave_out
+from safedepth.attacks.speaker import target_chat
 
 __all__ = ["prefill"]
 

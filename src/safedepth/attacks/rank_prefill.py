@@ -9,8 +9,9 @@ which is among the 20 unless 20 of them begin refusals.
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, ask, leave_out, target_chat
+from safedepth.attacks.forcing import answer_as_forced, ask, leave_out
 from safedepth.attacks.refusal_tokens import REFUSAL_WORDS, leaving_out, refusal_tokens
+from safedepth.attacks.speaker import target_chat
 from safedepth.judges.rules import refusal_outcome
 from safedepth.nouns import Outcome
 

@@ -6,7 +6,8 @@ refusal prefix is forced, so the first tokens carry most of what alignment adds.
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, target_chat
+from safedepth.attacks.forcing import answer_as_forced
+from safedepth.attacks.speaker import target_chat
 
 __all__ = ["REFUSAL_PREFIXES", "refusal_prefix"]
 

@@ -30,7 +30,7 @@ def refusal_tokens(chat: ChatFormat, words: Iterable[str] = REFUSAL_WORDS) -> fr
     before = chat.answer_ids("Sure.")
     for word in words:
         for form in (word, word.lower(), word.capitalize()):
-            for ids in (chat.answer_ids(form), chat.continuation_ids(before, form)):
+            for ids in (chat.opening_ids(form), chat.continuation_ids(before, form)):
                 found |= _first(chat, ids, form)
     return frozenset(found - set(chat.tokenizer.all_special_ids))
 

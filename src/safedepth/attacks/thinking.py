@@ -7,7 +7,8 @@ short or empty thought and begins the answer with them.
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safedepth.attacks.forcing import answer_as_forced, leave_out, target_chat
+from safedepth.attacks.forcing import answer_as_forced, leave_out
+from safedepth.attacks.speaker import target_chat
 from safedepth.chat.thinking import require_thinking
 from safedepth.errors import DataError
 

@@ -1,5 +1,6 @@
 """Messages to token ids: `ChatFormat` and the `Encoded` conversation with its marked spans."""
 
-from safedepth.chat.format import ChatFormat, Encoded
+from safedepth.chat.encoded import Encoded
+from safedepth.chat.format import ChatFormat
 
 __all__ = ["ChatFormat", "Encoded"]

@@ -16,50 +16,19 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
+from safedepth.chat.encoded import Encoded
+from safedepth.chat.headers import around_header, without_header
 from safedepth.chat.template import Renderer, own_template, shortened
 from safedepth.errors import DataError, TemplateError
 from safedepth.nouns import Messages
 
-__all__ = ["ChatFormat", "Encoded"]
+__all__ = ["ChatFormat"]
 
 _TAIL = 16
 """How many of the last ids tell how an answer's text ends."""
 
 _OPEN_BYTES = 3
 """Bytes that the beginning of a UTF-8 character can have without being the whole of it."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of one conversation and where its parts lie.
-
-    `ids[prompt]` is the conversation up to where the assistant speaks, `ids[prefill]`
-    what is forced into its mouth, `ids[response]` the rest. The slices partition `ids`.
-    """
-
-    ids: tuple[int, ...]
-    prompt_tokens: int
-    prefill_tokens: int
-
-    def __post_init__(self) -> None:
-        spans = (self.prompt_tokens, self.prefill_tokens)
-        if min(spans) < 0 or sum(spans) > len(self.ids):
-            raise ValueError(f"spans of {spans[0]} and {spans[1]} tokens do not fit {len(self.ids)} ids")
-
-    @property
-    def prompt(self) -> slice:
-        """The rendered conversation, generation prompt included."""
-        return slice(0, self.prompt_tokens)
-
-    @property
-    def prefill(self) -> slice:
-        """The forced tokens."""
-        return slice(self.prompt_tokens, self.prompt_tokens + self.prefill_tokens)
-
-    @property
-    def response(self) -> slice:
-        """What follows prompt and prefill."""
-        return slice(self.prompt_tokens + self.prefill_tokens, len(self.ids))
 
 
 @dataclass(frozen=True)
@@ -119,16 +88,30 @@ class ChatFormat:
         """Ids of rendered texts, all at once: nothing is added to them."""
         return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
+    @cached_property
+    def header_ids(self) -> tuple[int, ...]:
+        """What the model itself writes before the words of every answer, as in a channel; mostly nothing."""
+        gap = self._renderer.scaffold.gap
+        return tuple(self._tokenize_alone(gap)) if gap.strip() else ()
+
     def answer_ids(self, text: str) -> list[int]:
         """Ids of an answer tokenised alone, as it stands at the start of an assistant turn.
 
-        No BOS, no EOS; preceded by the white space the template puts there, if any. A
-        space that the tokenizer invents at the start of every text (SentencePiece) stays
-        only where the template's own rendering has it as well. Raises DataError where the
-        answer tokenises to nothing.
+        No BOS, no EOS; preceded by the white space or the header that the template puts there, if
+        any. Raises DataError where the answer tokenises to nothing.
         """
-        spaced = text if text[:1].isspace() else self._renderer.scaffold.gap + text
-        ids = self._without_invented_space(spaced, self._tokenize_alone(spaced))
+        return [*self.header_ids, *self.opening_ids(text)]
+
+    def opening_ids(self, text: str) -> list[int]:
+        """As `answer_ids`, without a header: a thinking block, say, stands before it.
+
+        A space that the tokenizer invents at the start of every text (SentencePiece) stays
+        only where the template's own rendering has it as well.
+        """
+        gap = self._renderer.scaffold.gap
+        spaced = text if text[:1].isspace() or gap.strip() else gap + text
+        contexts = [self._renderer.scaffold.before + gap.strip(), "\n"]
+        ids = self._without_invented_space(spaced, self._tokenize_alone(spaced), contexts)
         if not text.strip() or not ids:
             raise DataError(f"expected an answer of at least one token, found {text!r}. Mend or remove it")
         return ids
@@ -136,19 +119,22 @@ class ChatFormat:
     def continuation_ids(self, before: Sequence[int], text: str) -> list[int]:
         """Ids of `text` as it goes on after an answer that has begun with the ids `before`.
 
-        Tokenised apart from them, so `before` stays as it is, as it would while generating;
-        a space stands between the two unless there is white space already. With nothing
-        before, the same as `answer_ids`. Raises DataError as `answer_ids` does.
+        Tokenised apart from them, so `before` stays as it is, as it would while generating; a space
+        stands between the two unless there is white space already. After nothing, or a part of the
+        header, the rest of the answer's beginning comes first. Raises DataError as `answer_ids` does.
         """
-        if not before:
-            return self.answer_ids(text)
+        header = self.header_ids
+        if tuple(before) == header[: len(before)]:
+            return [*header[len(before) :], *self.opening_ids(text)]
         # Only the end of an answer can tell, and one cut inside a character has no white space there.
         said = self.decode(before[-_TAIL:])
         # Nothing said that can be seen is white space too: some decoders drop a text's first space.
-        spaced = text if not said or said[-1:].isspace() or text[:1].isspace() else f" {text}"
+        apart = not said or said[-1:].isspace() or text[:1].isspace() or before[-1] in self._marks
+        spaced = text if apart else f" {text}"
         ids = self._tokenize_alone(spaced)
         if self.decode([*before[-_TAIL:], *ids]) != said + spaced:
-            ids = self._without_invented_space(spaced, ids)
+            mark = [self._specials[before[-1]]] if before[-1] in self._marks else []
+            ids = self._without_invented_space(spaced, ids, [*mark, "\n"])
         if not text.strip() or not ids:
             raise DataError(f"expected text of at least one token, found {text!r}. Mend or remove it")
         return ids
@@ -202,8 +188,9 @@ class ChatFormat:
         return frozenset(stops | {index for _, index in sorted(matches)[-1:]})
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens, white space untouched."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Text of `ids` without special tokens and headers of answers, white space untouched."""
+        kept = without_header(ids, self.header_ids) if self.header_ids else list(ids)
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cast(str, text)
 
     def decode_continuation(self, prefix_ids: Sequence[int], ids: Sequence[int]) -> str:
@@ -211,9 +198,9 @@ class ChatFormat:
 
         A character whose first bytes are in the prefix belongs to the continuation.
         """
+        prefix_ids, ids = around_header(prefix_ids, ids, self.header_ids)
         # A special token starts the text anew for every tokenizer, so older ids cannot matter.
-        marks = self._specials.keys() - {self.tokenizer.unk_token_id}
-        starts = [index + 1 for index, token in enumerate(prefix_ids) if token in marks]
+        starts = [index + 1 for index, token in enumerate(prefix_ids) if token in self._marks]
         prefix = prefix_ids[starts[-1] if starts else 0 :]
         before, whole = self.decode(prefix), self.decode([*prefix, *ids])
         if whole.startswith(before):
@@ -247,8 +234,13 @@ class ChatFormat:
     def _specials(self) -> dict[int, str]:
         return _special_tokens(self.tokenizer)
 
-    def _without_invented_space(self, text: str, ids: list[int]) -> list[int]:
-        """`ids` of `text`, tokenised after what the template writes if the tokenizer invents a space.
+    @cached_property
+    def _marks(self) -> frozenset[int]:
+        """The special tokens but the unknown one, which stands for words."""
+        return frozenset(self._specials.keys() - {self.tokenizer.unk_token_id})
+
+    def _without_invented_space(self, text: str, ids: list[int], contexts: Sequence[str]) -> list[int]:
+        """`ids` of `text`; where the tokenizer invents a space, those it has after one of the contexts.
 
         Only the context can tell whether the space belongs: after "[/INST]" Llama 2 has
         it, after a line break it has not.
@@ -256,7 +248,7 @@ class ChatFormat:
         first = self._tokenize_alone(text.lstrip())[:1]
         if not first or not cast(str, self.tokenizer.convert_ids_to_tokens(first[0])).startswith(("▁", "Ġ")):
             return ids
-        for context in (self._renderer.scaffold.before, "\n"):
+        for context in contexts:
             start, whole = self._tokenize(context), self._tokenize(context + text)
             rest = whole[len(start) :]
             apart = bool(start) and whole[: len(start)] == start
@@ -265,9 +257,13 @@ class ChatFormat:
         # Context and text always merge: there is no telling them apart, so the text alone it is.
         return ids
 
+    @cached_property
+    def _added(self) -> list[int]:
+        return self._tokenize("")
+
     def _tokenize_alone(self, text: str) -> list[int]:
         """Ids of `text`, less the BOS and EOS that some tokenizers add although told not to."""
-        ids, added = self._tokenize(text), self._tokenize("")
+        ids, added = self._tokenize(text), self._added
         while ids and ids[0] in added and not text.startswith(self._specials.get(ids[0], "")):
             ids = ids[1:]
         while ids and ids[-1] in added and not text.endswith(self._specials.get(ids[-1], "")):

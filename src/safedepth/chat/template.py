@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ class Scaffold(NamedTuple):
     before: str
     """After the user's words, up to where the assistant speaks."""
     gap: str
-    """White space between that point and the assistant's words (Llama 2 writes a space)."""
+    """Between that point and the assistant's words: white space (Llama 2 writes a space), or a header."""
     after: str
     """After the assistant's words."""
 
@@ -51,10 +51,13 @@ class Renderer:
     template: str
     source: str
 
-    def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
-        """The conversation as text. Raises TemplateError where the template refuses it."""
+    def render(self, messages: Messages, *, add_generation_prompt: bool = True, **variables: Any) -> str:
+        """The conversation as text; `variables` are further arguments of `apply_chat_template`.
+
+        Raises TemplateError where the template refuses it.
+        """
         try:
-            return self._apply(messages, add_generation_prompt=add_generation_prompt)
+            return self._apply(messages, add_generation_prompt=add_generation_prompt, **variables)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"expected a Jinja chat template, found one ({self.source}) that fails at line "
@@ -108,11 +111,31 @@ class Renderer:
             Message(role="user", content=PROBE),
             Message(role="assistant", content=PROBE + "reply"),
         )
-        opened = self._render_if_able([question])
-        answered = self._render_if_able([question, reply], add_generation_prompt=False)
+        opened = self.render_if_able([question])
+        answered = self.render_if_able([question, reply], add_generation_prompt=False)
         said, found, after = answered.rpartition(reply["content"])
         gap = said.removeprefix(opened) if found and said.startswith(opened) else ""
-        return Scaffold(opened.rpartition(PROBE)[2], gap if gap.isspace() else "", after if found else "")
+        earlier = self.render_if_able([question, reply, question]).partition(reply["content"])[0]
+        # A block that stands before a last answer alone belongs to no answer; a header, to every one.
+        gap = gap if gap.isspace() or earlier == opened + gap else ""
+        return Scaffold(opened.rpartition(PROBE)[2], gap, after if found else "")
+
+    @cached_property
+    def thought(self) -> tuple[str, str] | None:
+        """What stands before and after the thought of a last answer; None where none can be written.
+
+        The thought is given in a field of its own, under the names that templates read.
+        """
+        question, said = Message(role="user", content=PROBE), f"{PROBE}thought"
+        fields = {"reasoning_content": said, "thinking": said}
+        reply = cast(Message, {"role": "assistant", "content": f"{PROBE}reply"} | fields)
+        opened = self.render_if_able([question])
+        rendered = self.render_if_able([question, reply], add_generation_prompt=False)
+        start, found, rest = rendered.partition(said)
+        end, answered, _ = rest.partition(reply["content"])
+        if not (opened and found and answered and start.startswith(opened)):
+            return None
+        return start.removeprefix(opened), end
 
     def samples(self) -> Iterator[str]:
         """Renderings that between them hold every marker the template writes around plain turns."""
@@ -120,13 +143,32 @@ class Renderer:
             Message(role=role, content=PROBE) for role in ("system", "user", "assistant")
         )
         for messages in ([user], [user, assistant, user], [system, user]):
-            yield self._render_if_able(messages)
+            yield self.render_if_able(messages)
 
-    def _render_if_able(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
-        # Templates exist that write one question and nothing else; what they lack is then simply absent.
+    def render_if_able(
+        self, messages: Messages, *, add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
+        """As `render`, but empty where the template refuses: what it lacks is then simply absent."""
         try:
-            return self.render(messages, add_generation_prompt=add_generation_prompt)
+            return self.render(messages, add_generation_prompt=add_generation_prompt, **variables)
         except TemplateError:
+            return ""
+
+    def _content(self, text: str) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": text}] if self.takes_parts else text
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether content must come as a list of parts, because text by itself would be left out."""
+        part = {"type": "text", "text": PROBE}
+        plain, listed = self._probed(PROBE), self._probed([part])
+        return PROBE not in plain and PROBE in listed and str(part) not in listed
+
+    def _probed(self, content: object) -> str:
+        message, tokenizer = {"role": "user", "content": content}, cast(Any, self.tokenizer)
+        try:
+            return str(tokenizer.apply_chat_template([message], chat_template=self.template, tokenize=False))
+        except _REFUSALS:
             return ""
 
     def _first_refused(self, messages: Messages, complaint: str) -> int:
@@ -139,12 +181,13 @@ class Renderer:
                     return end - 1
         return len(messages) - 1
 
-    def _apply(self, messages: Messages, *, add_generation_prompt: bool) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": message["role"], "content": message["content"]} for message in messages],
+    def _apply(self, messages: Messages, *, add_generation_prompt: bool, **variables: Any) -> str:
+        rendered = cast(Any, self.tokenizer).apply_chat_template(
+            [dict(message) | {"content": self._content(message["content"])} for message in messages],
             chat_template=self.template,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
+            **variables,
         )
         return cast(str, rendered)
 

@@ -1,14 +1,13 @@
-"""Suffixes as artifacts: one JSON line each, and the layout in which JailbreakBench keeps jailbreaks.
+"""Suffixes as files: one JSON line each, or read out of an artifact of JailbreakBench.
 
 What was found on one model is tried on others, through an API too, so a suffix travels as
-text. JailbreakBench's layout (arXiv 2404.01318) holds whole prompts: what was asked with
-the suffix, and what came back.
+text. An artifact (see `artifacts`) holds whole prompts: what was asked with the suffix.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from safedepth.data.rows import read_rows
 from safedepth.errors import DataError
 
-__all__ = ["Suffix", "artifact_text", "read_suffixes", "suffix_for", "suffixes_text"]
+__all__ = ["Suffix", "read_suffixes", "suffix_for", "suffixes_text"]
 
 
 @dataclass(frozen=True)
@@ -70,43 +69,6 @@ def suffix_for(suffixes: Sequence[Suffix], prompt_id: str) -> Suffix | None:
     """The suffix of one prompt: its own, else one for all, else None."""
     own = {one.prompt_id: one for one in suffixes}
     return own.get(prompt_id, own.get(None))
-
-
-def artifact_text(
-    rows: Iterable[Mapping[str, Any]], *, model: str, method: str, parameters: Mapping[str, Any]
-) -> str:
-    """JailbreakBench's artifact: `parameters`, and one entry of `jailbreaks` a row.
-
-    Rows have `goal`, `suffix`, `response`, `jailbroken` (None: not judged), `category`,
-    `queries` and `id`.
-    """
-    jailbreaks = [
-        {
-            "index": index,
-            "goal": row["goal"],
-            "behavior": row["id"],
-            "category": row["category"],
-            "prompt": f"{row['goal']} {row['suffix']}",
-            "response": row["response"],
-            "number_of_queries": row["queries"],
-            "queries_to_jailbreak": row["queries"] if row["jailbroken"] else None,
-            "prompt_tokens": None,
-            "response_tokens": None,
-            "jailbroken": row["jailbroken"],
-        }
-        for index, row in enumerate(rows)
-    ]
-    judged = [entry["jailbroken"] for entry in jailbreaks if entry["jailbroken"] is not None]
-    told = {
-        "model": model,
-        "method": method,
-        "attack_type": "white_box",
-        "attack_success_rate": sum(judged) / len(judged) if judged else None,
-        "total_number_of_jailbreaks": sum(judged),
-        "number_of_queries": None,
-        **parameters,
-    }
-    return json.dumps({"parameters": told, "jailbreaks": jailbreaks}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _artifact(path: Path) -> list[Suffix] | None:

@@ -99,6 +99,11 @@ class GradientMeter:
             chunk = 64 if next(model.parameters()).is_cuda else 16
         if chunk < 1 or (last_blocks is not None and last_blocks < 1):
             raise ValueError(f"expected chunk and last_blocks of at least 1, found {chunk} and {last_blocks}")
+        if any(parameter.dtype in (torch.int8, torch.uint8) for parameter in model.parameters()):
+            raise ModelError(
+                "expected plain weights to take gradients by, found quantised ones. Load the model in "
+                "float32 (--dtype float32), or in bfloat16 where that is too large"
+            )
         self._model, self._head = model, head
         self._chunk, self._last = chunk, last_blocks
         self._layers = Layers(model)

@@ -1,43 +1,40 @@
-"""PEFT adapters: a small folder of changes to a model, merged into the base model it names.
+"""PEFT adapters: where their weights, their base and its tokenizer are, and whether they are adapters at all.
 
-After merging there is an ordinary model and nothing downstream knows of adapters; that it
-says what the adapted one said is checked. Safetensors only, as for models. It refuses to
-know tokenizers, templates and devices.
+Safetensors only, as for models. It refuses to know torch, templates and formats.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from safedepth.errors import ModelError
 from safedepth.models.checkpoint import (
     ADAPTER_CONFIG,
     CONFIG,
-    UNLOADABLE,
     Checkpoint,
     find_checkpoint,
     find_folder,
     first_line,
     hash_weights,
+    require_config,
     weights_in,
 )
 
-__all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder"]
+__all__ = [
+    "Adapter",
+    "base_folder",
+    "find_adapter",
+    "is_adapter",
+    "model_folder",
+    "tokenizer_folder",
+]
 
 WEIGHTS = "adapter_model.safetensors"
 
 KINDS = ("LORA", "LOHA", "LOKR", "OFT", "IA3")
 """PEFT types that can be merged; LORA includes DoRA, rsLoRA and PiSSA."""
-
-_PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,10 @@ class Adapter:
         """Every file that decides what the merged model says: the adapter's scale stands in its config."""
         return (*self.base.weights, self.weights, self.folder / ADAPTER_CONFIG)
 
-    def record(self) -> dict[str, str | None]:
-        """What was merged: names, hub commit and hashes."""
+    def record(self, *, merged: bool) -> dict[str, str | None]:
+        """What was merged, or kept beside its base: names, hub commit and hashes."""
         return {
+            **({} if merged else {"adapter": "beside its quantised base"}),
             "adapter_sha256": hash_weights([self.weights])[0],
             "base": self.base.name,
             "base_revision": self.base.revision,
@@ -71,7 +69,7 @@ def find_adapter(name: str, folder: Path, revision: str | None) -> Adapter | Non
     the revision that the adapter names. Raises ModelError where configuration, weights or
     base are missing or of no use.
     """
-    if not _is_adapter(folder):
+    if not is_adapter(folder):
         return None
     base, base_revision = _base_of(name, folder)
     (weights,) = weights_in(name, folder, (WEIGHTS,), revision)
@@ -87,58 +85,39 @@ def tokenizer_folder(name: str, folder: Path) -> Path:
 
     Arguments and errors are those of `find_adapter`.
     """
-    if not _is_adapter(folder) or (folder / "tokenizer_config.json").is_file():
+    if not is_adapter(folder) or (folder / "tokenizer_config.json").is_file():
         return folder
+    return base_folder(name, folder)[0]
+
+
+def model_folder(name: str) -> Path:
+    """The folder with the configuration of a model, or of an adapter's base; no weights are fetched.
+
+    Raises ModelError where there is neither.
+    """
+    folder, _ = find_folder(name)
+    if is_adapter(folder):
+        return base_folder(name, folder)[0]
+    require_config(name, folder)
+    return folder
+
+
+def base_folder(name: str, folder: Path) -> tuple[Path, str | None]:
+    """Folder and hub commit of the base of the adapter in `folder`, as `find_folder` gives them.
+
+    Its weights are not fetched. Arguments and errors are those of `find_adapter`.
+    """
     base, revision = _base_of(name, folder)
     try:
-        return find_folder(base, revision=revision)[0]
+        found = find_folder(base, revision=revision)
+        require_config(base, found[0])
     except ModelError as error:
         raise _no_base(name, error) from error
+    return found
 
 
-@torch.no_grad()
-def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """`model`, the adapter's base, with the adapter merged into it; `model` itself is used up.
-
-    Raises ModelError where the adapter does not fit that base, or where merging would
-    change what the adapted model says.
-    """
-    from peft import PeftConfig, PeftModel
-
-    try:
-        config = PeftConfig.from_pretrained(str(adapter.folder))
-        config.inference_mode = True
-        # The two steps of PeftModel.from_pretrained, which does not tell what was left over.
-        with warnings.catch_warnings():
-            # PEFT 0.21 still uses the first name; what the second warns of is seen to below.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
-            adapted = PeftModel(model, config)
-        found = adapted.load_adapter(str(adapter.folder), "default", torch_device="cpu")
-        _require_all(adapter, missing=found.missing_keys, unexpected=found.unexpected_keys)
-        _untie(model)
-        expected = _logits(adapted)
-        merged = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload(safe_merge=True))
-    except UNLOADABLE as error:
-        raise ModelError(
-            f"expected an adapter of {adapter.base.name} in {adapter.name}, found one that cannot be applied "
-            f"to it: {first_line(error)}. It belongs to another base (or to this one before its embedding "
-            f"was resized), or is damaged: correct base_model_name_or_path in {ADAPTER_CONFIG}, or save it "
-            "again"
-        ) from error
-    # In 16 bits every merged weight is rounded; in 32 bits only the order of summation differs.
-    tolerance = (1e-4 if model.dtype == torch.float32 else 2e-2) * expected.abs().max()
-    gap = (_logits(merged) - expected).abs().max()
-    if not gap <= tolerance:
-        raise ModelError(
-            f"expected {adapter.name} to say the same once merged into {adapter.base.name}, found logits "
-            f"that differ by {float(gap):.3g}. This adapter cannot be merged; with a base in 16 bits or "
-            "quantised, try one in float32 (--dtype float32)"
-        )
-    return merged
-
-
-def _is_adapter(folder: Path) -> bool:
+def is_adapter(folder: Path) -> bool:
+    """Whether a PEFT adapter lies in the folder, and no whole model."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
@@ -173,35 +152,3 @@ def _no_base(name: str, error: ModelError) -> ModelError:
         f"expected the base model of the adapter {name}: {error}. It is base_model_name_or_path in the "
         f"adapter's {ADAPTER_CONFIG}, a folder (seen from here or from there) or a hub id"
     )
-
-
-def _require_all(adapter: Adapter, *, missing: list[str], unexpected: list[str]) -> None:
-    """PEFT would go on with random numbers for what is missing, and without what it has no place for."""
-    if missing or unexpected:
-        raise ValueError(
-            f"{len(missing)} weights missing, {len(unexpected)} without a place "
-            f"({', '.join([*missing, *unexpected][:3])})"
-        )
-
-
-def _untie(model: PreTrainedModel) -> None:
-    """Give the output its own matrix, lest a change of one end, merged, change the other as well."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import AuxiliaryTrainingWrapper
-
-    config = model.config.get_text_config()
-    into, out = cast(Any, model).get_input_embeddings(), cast(Any, model).get_output_embeddings()
-    adapted = any(isinstance(end, BaseTunerLayer | AuxiliaryTrainingWrapper) for end in (into, out))
-    if not adapted or not config.tie_word_embeddings:
-        return
-    if not isinstance(out, AuxiliaryTrainingWrapper):
-        layer = cast(Any, out).get_base_layer() if isinstance(out, BaseTunerLayer) else out
-        layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
-    config.tie_word_embeddings = False
-
-
-def _logits(model: Any) -> Tensor:
-    """Logits of a short random input."""
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    ids = torch.randint(rows, (1, _PROBE_TOKENS), generator=torch.Generator().manual_seed(0))
-    return cast(Tensor, model(input_ids=ids, use_cache=False).logits).float()

@@ -28,6 +28,7 @@ __all__ = [
     "find_folder",
     "first_line",
     "hash_weights",
+    "require_config",
     "weights_in",
 ]
 
@@ -93,18 +94,31 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
 
 def checkpoint_in(name: str, folder: Path, revision: str | None) -> Checkpoint:
     """The checkpoint in the folder that `find_folder` gave for `name`. Errors as `find_checkpoint`."""
-    if not (folder / CONFIG).is_file():
-        raise ModelError(
-            f"expected a Hugging Face model with a {CONFIG}, found {_listing(folder)} in {name}. "
-            "Give the folder that save_pretrained wrote"
-        )
-    if (folder / ADAPTER_CONFIG).is_file():
+    require_config(name, folder)
+    return Checkpoint(name, folder, weights_in(name, folder, _weight_files(name, folder), revision), revision)
+
+
+def require_config(name: str, folder: Path) -> None:
+    """Raise ModelError unless a model's configuration lies in the folder, and no adapter's."""
+    if (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file():
         # transformers would apply the adapter, and nothing would say so.
         raise ModelError(
             f"expected a model or a PEFT adapter, found {CONFIG} and {ADAPTER_CONFIG} in {name}: both. "
             "Move one of them, with its weights, into a folder of its own"
         )
-    return Checkpoint(name, folder, weights_in(name, folder, _weight_files(name, folder), revision), revision)
+    if (folder / ADAPTER_CONFIG).is_file():
+        merge = f"import safedepth; safedepth.load_model({name!r}).save('merged')"
+        raise ModelError(
+            f"expected a whole model, found a PEFT adapter in {name}. A training and another adapter start "
+            f'from whole weights: merge it (python -c "{merge}"), and give that folder'
+        )
+    if not (folder / CONFIG).is_file():
+        several = sorted(path.parent.name for path in folder.glob(f"*/{ADAPTER_CONFIG}"))
+        found = f"adapters in its folders {', '.join(several)}" if several else _listing(folder)
+        raise ModelError(
+            f"expected a Hugging Face model with a {CONFIG}, found {found} in {name}. Give "
+            f"{'one of them' if several else 'the folder that save_pretrained wrote'}"
+        )
 
 
 def weights_in(name: str, folder: Path, files: Sequence[str], revision: str | None) -> tuple[Path, ...]:

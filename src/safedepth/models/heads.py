@@ -61,6 +61,11 @@ def head_of(model: PreTrainedModel) -> Head:
     layer = cast(Any, model).get_output_embeddings()
     if layer is None:
         raise ModelError(f"expected a language model with an output head, found {type(model).__name__}")
+    if not cast(Tensor, layer.weight).is_floating_point():
+        raise ModelError(
+            f"expected an output head of plain numbers, found one quantised to {layer.weight.dtype}. "
+            "Quantise the model anew and leave its head out, as --dtype int8 and int4 do"
+        )
     length = min(_PROBE_TOKENS, context_length(model) or _PROBE_TOKENS)
     rows = int(cast(Any, model).get_input_embeddings().weight.shape[0])
     ids = torch.randint(rows, (1, length), generator=torch.Generator().manual_seed(0)).to(model.device)

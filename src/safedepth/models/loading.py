@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from safedepth.chat import ChatFormat
 from safedepth.errors import ModelError, TemplateError
-from safedepth.models.adapters import find_adapter, merge_adapter, tokenizer_folder
+from safedepth.models.adapters import find_adapter, tokenizer_folder
 from safedepth.models.checkpoint import (
     UNLOADABLE,
     Checkpoint,
@@ -25,11 +31,13 @@ from safedepth.models.checkpoint import (
     first_line,
     hash_weights,
 )
+from safedepth.models.devices import device_of
+from safedepth.models.memory import require_memory
+from safedepth.models.merging import merge_adapter
+from safedepth.models.precision import compute_dtype, quantisation, quantised_as
 from safedepth.nouns import ModelCard
 
-__all__ = ["DTYPES", "LoadedModel", "load_model", "require_same_vocabulary"]
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+__all__ = ["LoadedModel", "load_model", "require_same_vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,20 @@ class LoadedModel:
             return self.chat.stop_ids
         return self.chat.stop_ids | frozenset([configured] if isinstance(configured, int) else configured)
 
+    def save(self, folder: str | Path) -> None:
+        """Write an ordinary checkpoint with its tokenizer and template: of an adapter, the merged model.
+
+        Raises ModelError for a model whose weights are quantised.
+        """
+        if (stored := quantised_as(self.model.config)) is not None:
+            raise ModelError(
+                f"expected plain weights to save, found {self.card.name} in {stored}. Load it with dtype "
+                "float32 or bfloat16"
+            )
+        self.model.save_pretrained(str(folder))
+        self.chat.tokenizer.chat_template = self.chat.template
+        self.chat.tokenizer.save_pretrained(str(folder))
+
 
 def load_model(
     name: str, *, chat_template: str | None = None, dtype: str = "auto", device: str = "auto"
@@ -55,17 +77,20 @@ def load_model(
     """Load a local folder or hub id for inference; a PEFT adapter is merged into the base it names.
 
     `chat_template` is a file with a Jinja template, or the folder or hub id of a model
-    that lends its own. `dtype` "auto" keeps the checkpoint's; `device` "auto" is CUDA
-    where there is one. Raises ModelError where the name is no usable model or does not
-    fit the device, TemplateError where there is no usable template.
+    that lends its own. `dtype` "auto" keeps the checkpoint's, "int8" and "int4" quantise it (see
+    `models.precision`), and an adapter then stays beside its base; `device` "auto" is CUDA where
+    there is one. Raises ModelError where the name is no usable model or does not fit the device,
+    before anything is loaded; TemplateError where there is no usable template; MissingExtraError
+    where bitsandbytes is wanted and not installed.
     """
-    place, torch_dtype = _device(device), _dtype(dtype)
+    place, kept, quantised = device_of(device), compute_dtype(dtype), quantisation(dtype)
     folder, revision = find_folder(name)
+    require_memory(name, folder, revision, dtype=dtype, device=place)
     adapter = find_adapter(name, folder, revision)
     checkpoint = checkpoint_in(name, folder, revision) if adapter is None else adapter.base
     tokenizer = _tokenizer(name, folder)
     chat = _chat_format(tokenizer, chat_template)
-    model = _model(checkpoint, torch_dtype)
+    model = _model(checkpoint, kept, place, quantised)
     if adapter is not None:
         model = merge_adapter(model, adapter)
     head = cast(Any, model).get_output_embeddings()
@@ -75,18 +100,13 @@ def load_model(
         )
     rows = int(head.weight.shape[0])
     _require_ids_within(tokenizer, int(cast(Any, model).get_input_embeddings().weight.shape[0]), name)
-    try:
-        model = cast(Any, model).to(place)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"expected {name} to fit on {place}, found too little memory there. Try --device cpu"
-        ) from error
     sha256, hashed = hash_weights(checkpoint.weights if adapter is None else adapter.files)
-    merged = {} if adapter is None else adapter.record()
+    stored = quantised_as(model.config)
+    merged = {} if adapter is None else adapter.record(merged=stored is None)
     card = ModelCard(
         name=name,
         revision=revision,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=stored or str(model.dtype).removeprefix("torch."),
         device=str(model.device),
         parameters=model.num_parameters(),
         vocab_size=rows,
@@ -133,26 +153,6 @@ def require_same_vocabulary(a: LoadedModel, b: LoadedModel) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"expected a device of this machine, found {name!r} ({reason}). Try auto or cpu"
-        ) from error
-    return place
-
-
-def _dtype(name: str) -> str | torch.dtype:
-    if name not in DTYPES:
-        raise ModelError(f"expected a dtype out of {', '.join(DTYPES)}, found {name!r}")
-    return name if name == "auto" else cast(torch.dtype, getattr(torch, name))
-
-
 def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -187,15 +187,28 @@ def _chat_format(tokenizer: PreTrainedTokenizerBase, lender: str | None) -> Chat
     return chat
 
 
-def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PreTrainedModel:
+def _model(
+    checkpoint: Checkpoint,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    quantised: BitsAndBytesConfig | None,
+) -> PreTrainedModel:
+    """The model, loaded straight onto the device. Raises ModelError where that cannot be done."""
     try:
         model, found = cast(Any, AutoModelForCausalLM).from_pretrained(
             str(checkpoint.folder),
             dtype=dtype,
+            device_map={"": device},
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if quantised is None else {"quantization_config": quantised}),
         )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"expected {checkpoint.name} to fit on {device}, found too little memory there. Try --dtype int4 "
+            "or --device cpu"
+        ) from error
     except UNLOADABLE as error:
         raise ModelError(
             f"expected a causal language model in {checkpoint.name}, found one that cannot be loaded: "

@@ -159,7 +159,7 @@ def refusal_parts(block: Record) -> Chart | None:
     )
     x = share_axis(alt.X, "share", title="refusals that give it")
     return styled(
-        base.mark_rule(strokeWidth=2).encode(x=alt.X("none:Q"), x2="share:Q"),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("none:Q"), x2=alt.X2("share:Q")),
         base.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=model_shape(models)),
         height=height,
     )

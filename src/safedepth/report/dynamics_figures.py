@@ -130,7 +130,7 @@ def layers(block: Record, step: int) -> Chart | None:
         .mark_rect(color=ALIGNED)
         .encode(
             x=token_axis("from", max(row["position"] for row in shown), title="token of the response"),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("layer:N", sort=order, title=None).axis(
                 labelLimit=130, labelColor=INK, labelOverlap=True, ticks=False
             ),

@@ -75,8 +75,8 @@ def kl_by_position(summary: Record) -> Chart | None:
     layers = [
         alt.Chart(data([{"from": 0.5, "to": min(5.5, last + 0.5)}]))
         .mark_rect(color=MUTED, opacity=0.12)
-        .encode(x=alt.X("from:Q"), x2="to:Q"),
-        base.mark_area(color=ALIGNED, opacity=0.22).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        .encode(x=alt.X("from:Q"), x2=alt.X2("to:Q")),
+        base.mark_area(color=ALIGNED, opacity=0.22).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         base.mark_line(color=ALIGNED, strokeWidth=2).encode(x=x, y=y),
         base.mark_point(color=ALIGNED, filled=True, size=28, opacity=1).encode(x=x, y=y),
         base.mark_rule(color=MUTED)
@@ -173,7 +173,7 @@ def kl_along_answers(rows: Sequence[Record]) -> Chart | None:
         .mark_rect(color=ALIGNED)
         .encode(
             x=token_axis("from", last, title="token of the harmful answer"),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("prompt_id:N", sort=shown, title=None).axis(labels=False),
             opacity=alt.Opacity("kl:Q", legend=alt.Legend(title="KL, nats")).scale(range=[0.02, 1]),
             tooltip=[
@@ -244,12 +244,12 @@ def calibration_curves(summary: Record) -> Chart | None:
             scale=depth_ramp(sorted({row["d"] for row in rows})),
             legend=alt.Legend(title="trained to depth d", symbolOpacity=1),
         ),
-        detail="organism:N",
+        detail=alt.Detail("organism:N"),
         tooltip=interval_tooltip(("organism:N", "organism"), ("k:Q", "forced tokens"), n="scored replies"),
     )
     y = share_axis(alt.Y, "value", title="harmful replies")
     return styled(
-        base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         base.mark_line(strokeWidth=2).encode(y=y),
         base.mark_point(filled=True, size=45, opacity=1).encode(y=y),
     )

@@ -3,7 +3,8 @@
 A sentence whose numbers are missing is not written. What recovery training changed is
 told by `before_after`, which variant is best by `ranking`, what fine-tuning did by
 `finetuning_findings` and `protection_findings`, what other attacks did by `attack_findings`,
-how far judges agree by `judging_findings`, what a model is worth by `utility_findings`.
+how far judges agree by `judging_findings`, what a model is worth by `utility_findings`,
+what log-probabilities and rounding add by `measuring_findings`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from safedepth.report import (
     before_after,
     finetuning_findings,
     judging_findings,
+    measuring_findings,
     protection_findings,
     ranking,
+    servers,
     trade_off,
     utility,
     utility_findings,
@@ -63,11 +66,18 @@ def title(summary: Summary) -> str:
         return judging_findings.title(summary, name)
     if kind == utility.KIND:
         return utility_findings.title(name)
+    if kind == measuring_findings.KIND:
+        return measuring_findings.title(name)
     return f"How deep is the safety alignment of {name}?"
 
 
 def headline(summary: Summary) -> list[str]:
-    """What was found, one sentence a finding, the most important first."""
+    """What was found, one sentence a finding, the most important first; then what a server forbade."""
+    return [sentence for sentence in (*_found(summary), servers.unforced(summary)) if sentence]
+
+
+def _found(summary: Summary) -> list[str]:
+    """The findings of each kind of run; those that are empty have no numbers."""
     kind = summary.get("kind")
     if kind == "compare":
         return ranking.headline(summary)
@@ -86,6 +96,7 @@ def headline(summary: Summary) -> list[str]:
         _depth_sentence(summary),
         _prefill_sentence(summary),
         headline_kl(summary),
+        *measuring_findings.headline(summary),
         *before_after.headline(summary, brief=True),
         *protection_findings.headline(summary),
         _claims_sentence(summary),
@@ -93,7 +104,7 @@ def headline(summary: Summary) -> list[str]:
     # Whoever audits a model is about to release it; a reproduction is about the claims.
     place = 0 if kind == "audit" else 3
     sentences.insert(place, attack_findings.any_sentence(summary))
-    return [sentence for sentence in sentences if sentence]
+    return sentences
 
 
 def tiles(summary: Summary) -> list[Tile]:
@@ -125,7 +136,7 @@ def tiles(summary: Summary) -> list[Tile]:
     kl = kl_share(summary.get("kl"))
     if kl:
         found.append(tile("KL on the first five tokens", share_estimate(kl)))
-    return found + after + protection_findings.tiles(summary)
+    return found + after + protection_findings.tiles(summary) + measuring_findings.tiles(summary)
 
 
 def headline_kl(summary: Summary) -> str:

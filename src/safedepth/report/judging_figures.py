@@ -153,7 +153,7 @@ def agreement(rows: Sequence[Record]) -> Chart | None:
         .mark_bar(height=18)
         .encode(
             x=share_axis(alt.X, "from", title="replies"),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=y,
             color=alt.Color("part:O", sort=names, scale=alt.Scale(domain=names, range=colours), legend=below),
             opacity=alt.Opacity("part:O", sort=names, legend=below).scale(

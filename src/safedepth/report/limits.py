@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from safedepth.report.style import Record
+from safedepth.report.words import FORMATS
 
 __all__ = ["limits"]
 
@@ -12,6 +13,9 @@ LIMITS = {
     "models; the paper’s own numbers stand beside ours for that reason.",
     "audit": "Depth is measured along the answers that were given and by the attacks that were run. A model "
     "that withstands them may fall to others; a low rate is no certificate.",
+    "measure": "Depth is measured along the answers that were given, as far as the KL tells: nothing was "
+    "generated here, and no reply was judged. What a model says when its first tokens are forced, an audit "
+    "shows.",
     "deepen": "Recovery training closes the attacks that it was measured against, and these are close to "
     "what it was trained on. Prefilling that picks harmful tokens by their rank, optimised suffixes and "
     "further fine-tuning may still break the model: what was not run here is not known. A deeper model is "
@@ -44,6 +48,10 @@ LIMITS = {
     "worst of several is worse partly by chance, and the more trials, the more so. None of these defences "
     "makes released weights tamper-proof.",
 }
+QUANTISED = (
+    "Models whose weights are quantised ({}) were measured so. In another number format the same model may "
+    "answer otherwise."
+)
 LIMITS_OF_ALL = (
     "Intervals are for the choice of prompts (95 %). They do not cover a judge’s mistakes: compare the "
     "judges, and read the transcripts."
@@ -51,9 +59,11 @@ LIMITS_OF_ALL = (
 
 
 def limits(summary: Record) -> list[str]:
-    """Paragraphs on this kind of run, then one on all."""
+    """Paragraphs on this kind of run, on models that are quantised, then one on all."""
     kinds = [summary["kind"]]
     if summary["kind"] == "reproduce":
         kinds += ["deepen"] if summary["deepening"] else []
         kinds += ["finetune"] if summary["protection"] else []
-    return [*(LIMITS[kind] for kind in kinds if kind in LIMITS), LIMITS_OF_ALL]
+    formats = {str((card or {}).get("dtype")) for card in summary["models"].values()} & set(FORMATS)
+    quantised = [QUANTISED.format(", ".join(sorted(formats)))] if formats else []
+    return [*(LIMITS[kind] for kind in kinds if kind in LIMITS), *quantised, LIMITS_OF_ALL]

@@ -59,8 +59,8 @@ def intervals(
         return []
     bars = base.mark_rule(**look).transform_filter("isValid(datum.low) && isValid(datum.high)")
     if channel is alt.X:
-        return [bars.encode(x=alt.X("low:Q"), x2="high:Q")]
-    return [bars.encode(y=alt.Y("low:Q"), y2="high:Q")]
+        return [bars.encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))]
+    return [bars.encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))]
 
 
 def interval_lines(
@@ -136,7 +136,9 @@ def token_bands(
     first = alt.Chart(data([{"from": 0.5, "to": min(shaded + 0.5, last + 0.5)}]))
     points = base.mark_point(filled=True, size=30 if last <= CROWD else 12, opacity=1).encode(y=y)
     layers: list[Chart] = [
-        first.mark_rect(color=MUTED, opacity=0.12).encode(x=token_axis("from", last, title=title), x2="to:Q"),
+        first.mark_rect(color=MUTED, opacity=0.12).encode(
+            x=token_axis("from", last, title=title), x2=alt.X2("to:Q")
+        ),
         *bands(base, rows, opacity=0.18),
         base.mark_line(strokeWidth=2).encode(y=y),
         points if shape is None else points.encode(shape=shape),
@@ -153,7 +155,7 @@ def bands(base: alt.Chart, rows: Sequence[Record], **look: Any) -> list[Chart]:
     if not any(row.get("low") is not None and row.get("high") is not None for row in rows):
         return []
     area = base.mark_area(**look).transform_filter("isValid(datum.low) && isValid(datum.high)")
-    return [area.encode(y=alt.Y("low:Q"), y2="high:Q")]
+    return [area.encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))]
 
 
 def _told_together(rows: Sequence[Record], names: Sequence[Any], by: str, unit: str) -> alt.Chart:

@@ -24,6 +24,7 @@ from safedepth.report import (
     attack_findings,
     disagreements,
     findings,
+    measuring_findings,
     over_refusals,
     tables,
     transcripts,
@@ -98,11 +99,11 @@ def _render(run: RunDirectory, summary: Record, illustrated: Sequence[Section], 
             for section in illustrated
             for f in section.figures
         },
+        about_rates=_about_depth(summary) and summary["kind"] != measuring_findings.KIND,
         depths=tables.depths(summary),
         depths_by_model=tables.depths_by_model(summary),
         no_depth=tables.no_depth(summary),
-        about_depth=summary["kind"] not in (*KINDS, *attack_findings.KINDS, *TRUSTED)
-        or bool(summary["depth"]),
+        about_depth=_about_depth(summary),
         not_measured=summary["not_measured"],
         rates=tables.rates(summary),
         rates_note=tables.rates_note(summary),
@@ -153,6 +154,12 @@ def _transcripts(
         show_harmful=show_harmful,
     )
     return alone, beside
+
+
+def _about_depth(summary: Record) -> bool:
+    """Whether a reader looks for depths, and is told where there are none."""
+    elsewhere = summary["kind"] in (*KINDS, *attack_findings.KINDS, *TRUSTED)
+    return bool(summary["depth"]) or not elsewhere
 
 
 def _how(summary: Record) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from safedepth.report.style import Record
 from safedepth.report.tables import Table
-from safedepth.report.words import MISSING, count
+from safedepth.report.words import FORMATS, MISSING, count
 from safedepth.runs import RunDirectory
 
 __all__ = ["UNFINISHED", "cost_rows", "notes", "provenance", "source_warnings"]
@@ -64,7 +64,7 @@ def _is_derived(name: str) -> bool:
 
 
 def _models(summary: Record) -> Table:
-    cards = {role: card for role, card in summary["models"].items() if card}
+    cards = {role: _in_words(card) for role, card in summary["models"].items() if card}
     rows = [
         [label, *(_cell(card.get(field)) for card in cards.values())]
         for field, label in FIELDS.items()
@@ -73,6 +73,10 @@ def _models(summary: Record) -> Table:
     extra = sorted({key for card in cards.values() for key in card.get("extra") or {}})
     rows += [[key, *(_cell((card.get("extra") or {}).get(key)) for card in cards.values())] for key in extra]
     return Table("Models", ["", *cards], rows, words=1 + len(cards))
+
+
+def _in_words(card: Record) -> Record:
+    return {**card, "dtype": FORMATS.get(str(card.get("dtype")), card.get("dtype"))}
 
 
 def _sources(summary: Record) -> list[Table]:
@@ -128,6 +132,8 @@ def _software(run: RunDirectory, summary: Record) -> Table:
             ["files", f"{count(results, 'file')} hashed"],
         ]
     rows += cost_rows(summary.get("cost") or {})
+    if summary["processes"] is not None:
+        rows.append(["processes", _cell(summary["processes"])])
     rows.append(["seeds", ", ".join(str(seed) for seed in summary.get("seeds") or ()) or MISSING])
     ended = manifest.get("versions", {})
     for name, version in begun["versions"].items():

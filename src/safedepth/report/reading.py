@@ -11,6 +11,7 @@ from typing import Any
 
 from safedepth.report import reading_attacks
 from safedepth.report.reading_finetuning import attack, dynamics, protection, sweep
+from safedepth.report.reading_measured import divergence, measured
 from safedepth.report.reading_trust import calibrated, trusted
 from safedepth.report.shapes import (
     COMPARED,
@@ -29,8 +30,6 @@ __all__ = ["complete", "deepened_models"]
 
 RATE = ("model", "attack", "judge", "scope", "n", "harmful", "value", "low", "high", "unscored")
 VARIANT = ("k", "turn", "prefix", "variant", "unscored_reasons")
-POINT = ("position", "mean", "low", "high", "n")
-SHARES_OF_KL = ("tokens", "share_first_5", "share_first_5_low", "share_first_5_high")
 CLAIM = ("id", "statement", "criterion", "detail", "paper", "value", "low", "high", "unit", "holds")
 MEASURED = ("model", "set", "measure", *ESTIMATE, "unscored")
 FINETUNING = {"dynamics": dynamics, "protection": protection, "attack": attack, "sweep": sweep}
@@ -51,7 +50,7 @@ def complete(summary: Record) -> dict[str, Any]:
     found["models"] = mapping(summary, "models")
     found["rates"] = _rates(summary)
     found["depth"] = estimates(summary.get("depth"))
-    found["kl"] = _kl(summary.get("kl"))
+    found["kl"] = divergence(summary.get("kl"))
     found["claims"] = [
         claim | {"id": text(claim["id"]), "paper": text(claim["paper"])}
         for claim in rows(summary, "claims", CLAIM)
@@ -64,7 +63,7 @@ def complete(summary: Record) -> dict[str, Any]:
     # The judges' errors, or organisms of known depth: two calibrations, of different things.
     whole = calibrated if found["kind"] == "judge" else _calibration
     found["calibration"] = whole(summary.get("calibration"))
-    found |= trusted(summary)
+    found |= trusted(summary) | measured(summary)
     found["deepening"] = _deepening(summary.get("deepening"))
     found["comparison"] = _comparison(summary.get("comparison"))
     found["suffix"] = reading_attacks.suffixes(summary.get("suffix"))
@@ -101,7 +100,7 @@ def _deepening(block: Any) -> dict[str, Any]:
         | {key: estimate(row.get(key)) for key in ("parts", "specificity")}
         for row in rows(block, "refusals", ("model", "n", "specific", "by_chance"))
     ]
-    kl = {role: _kl(of) for role, of in mapping(block, "kl").items()}
+    kl = {role: divergence(of) for role, of in mapping(block, "kl").items()}
     found = {
         "models": [str(name) for name in listed(block, "models") if name],
         "kl": {role: of for role, of in kl.items() if of},
@@ -148,13 +147,6 @@ def _rates(summary: Record) -> list[dict[str, Any]]:
         {key: value for key, value in rate.items() if value is not None or key not in VARIANT}
         for rate in rows(summary, "rates", RATE)
     ]
-
-
-def _kl(of: Any) -> dict[str, Any] | None:
-    if not isinstance(of, Mapping) or not of:
-        return None
-    points = [p for p in rows(of, "per_token", POINT) if p["position"] is not None]
-    return {key: of.get(key) for key in SHARES_OF_KL} | {"per_token": points}
 
 
 def _prefixes(of: Any) -> dict[str, Any] | None:

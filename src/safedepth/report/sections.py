@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from safedepth.report import (
     adaptive,
+    answers,
     attack_findings,
     attacks,
+    calibration,
     categories,
     comparison,
     conversations,
@@ -21,9 +23,12 @@ from safedepth.report import (
     figures,
     judging,
     judging_rows,
+    measuring_findings,
     overview,
     past_refusal,
+    precision,
     protection,
+    servers,
     suffixes,
     trade_off,
     utility,
@@ -35,14 +40,11 @@ from safedepth.report.style import Record
 from safedepth.report.tables import Table
 from safedepth.report.words import (
     SCOPES,
-    capital,
     count,
-    depth_estimate,
     how_many,
     judges,
     named,
     number,
-    plain_name,
     share_estimate,
 )
 
@@ -59,21 +61,29 @@ ASKED = (overview, decoding, past_refusal, conversations, suffixes, adaptive)
 def sections(summary: Record, kl_rows: Sequence[Record], scores: Sequence[Record] = ()) -> list[Section]:
     """The illustrated sections in reading order; `kl_rows` are those of `measurements/kl.parquet`.
 
-    `scores` are the means of the judges' own numbers, of those that give one.
+    `scores` are the means of the judges' own numbers, of those that give one. Last comes the
+    server, where there was one: it says what could be measured and what could not.
     """
-    if summary.get("kind") in TRUSTED:
+    return [*_measured(summary, kl_rows, scores), *servers.sections(summary)]
+
+
+def _measured(summary: Record, kl_rows: Sequence[Record], scores: Sequence[Record]) -> list[Section]:
+    kind = summary.get("kind")
+    if kind in TRUSTED:
         return [*judging.sections(summary, scores), *utility.sections(summary)]
     found = []
-    if summary.get("kind") in attack_findings.KINDS:
-        first = adaptive if summary["kind"] == "adaptive" else suffixes
+    if kind in attack_findings.KINDS:
+        first = adaptive if kind == "adaptive" else suffixes
         asked = [first, *(part for part in ASKED if part is not first)]
-        if summary["kind"] == "adaptive":  # its rates are of tries that were chosen: they rank no attacks
+        if kind == "adaptive":  # its rates are of tries that were chosen: they rank no attacks
             asked = [adaptive, overview, decoding, *([suffixes] if summary.get("suffix") else [])]
         return [section for part in asked for section in part.sections(summary)]
-    if summary.get("kind") not in TRAINED:
-        found += [_kl(summary, kl_rows), *overview.sections(summary), _prefill(summary), _refusal(summary)]
+    if kind not in TRAINED:
+        found += [_kl(summary, kl_rows), *answers.sections(summary), *precision.sections(summary)]
+    if kind not in (*TRAINED, measuring_findings.KIND):
+        found += [*overview.sections(summary), _prefill(summary), _refusal(summary)]
         if summary.get("calibration"):
-            found.append(_calibration(summary))
+            found.append(calibration.section(summary))
         for asked_part in ASKED[1:]:
             found += asked_part.sections(summary)
         found += [*categories.sections(summary), *judging.sections(summary)]
@@ -221,72 +231,3 @@ def _openings(summary: Record) -> list[Table]:
         for o in prefixes.get("openings") or ()
     ]
     return [Table(title=title, head=["model", "first words", "replies"], rows=rows, words=2)]
-
-
-def _calibration(summary: Record) -> Section:
-    drawn = []
-    points = summary["calibration"].get("points", ())
-    curves = figures.calibration_curves(summary)
-    if curves is not None:
-        drawn.append(
-            Figure(
-                id="calibration-curves",
-                title="Prefill sweep of every organism",
-                full_title="Harmful replies by forced tokens, organisms of known depth",
-                wide=True,
-                caption="Bands are 95 % intervals.",
-                spoken="Line chart of the share of harmful replies by forced tokens, one line an organism. "
-                "The table below has the measures.",
-                chart=curves,
-            )
-        )
-    names = figures.calibrated_measures(summary)
-    drawn += [f for name, slug in slugs(names).items() if (f := _measure_figure(summary, name, slug))]
-    table = Table(
-        title="The calibration as numbers",
-        head=["organism", "d", *(plain_name(name) for name in names)],
-        rows=[
-            [
-                p["organism"],
-                str(p["d"]),
-                *(depth_estimate(p["measures"].get(name) or {}) for name in names),
-            ]
-            for p in points
-        ],
-    )
-    return Section(
-        id="calibration",
-        title="Is the meter right?",
-        intro="Organisms are tiny models trained to refuse up to a known depth d and no further. A measure "
-        "of depth is worth something if it puts them in the right order.",
-        figures=drawn,
-        tables=[table],
-        missing="" if drawn else why(summary, "the calibration", "calibration"),
-    )
-
-
-def _measure_figure(summary: Record, name: str, slug: str) -> Figure | None:
-    """One measure against the known depths; organisms without a value are named, not drawn."""
-    chart = figures.calibration(summary, name)
-    if chart is None:
-        return None
-    title = f"{plain_name(name)} against known depth"
-    title = capital(title)
-    rank = (summary["calibration"].get("rank_correlation") or {}).get(name) or {}
-    caption = ""
-    if rank.get("value") is not None:
-        ends = [rank.get("low"), rank.get("high")]
-        interval = "" if None in ends else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
-        caption = f"Rank correlation with d: {rank['value']:.2f}{interval}. "
-    points = summary["calibration"]["points"]
-    lacking = [p["organism"] for p in points if (p["measures"].get(name) or {}).get("value") is None]
-    if lacking:
-        caption += f"Without a value, and not drawn: {', '.join(lacking)}."
-    return Figure(
-        id=f"calibration-{slug}",
-        title=title,
-        full_title=title,
-        caption=caption.strip(),
-        spoken=f"Scatter plot of {plain_name(name)} against the depth trained to. {caption}".strip(),
-        chart=chart,
-    )

@@ -49,6 +49,7 @@ MODELS = {
     "plain SFT": BASE, "SFT with warm-up": "#8A6D00", "constrained": ALIGNED, "KL to the reference": CONTROL,
     "plain prefill": MUTED, "adaptive": BASE, "fixed order": MUTED,
     "as judged": MUTED, "corrected": ALIGNED, "truth": DEEPENED,
+    "between the models": INK,
     "better": DEEPENED, "worse": WORSE, "no change shown": MUTED,
 }  # fmt: skip
 # For models of any other name, in this order; after the last it begins anew, with other shapes.
@@ -183,4 +184,4 @@ def depth_ramp(depths: Sequence[Any]) -> alt.Scale:
 
 def data(rows: Sequence[Record]) -> alt.InlineData:
     """Rows as they are: no type is guessed from them."""
-    return alt.InlineData(values=[dict(row) for row in rows])
+    return alt.InlineData(values=tuple(dict(row) for row in rows))

@@ -63,7 +63,10 @@ def loss(block: Record) -> Chart | None:
     bold = alt.Chart(data(mean)).encode(x=x, y=y)
     layers: list[Chart] = [
         thin.encode(
-            x=x, y=y, detail="prompt_id:N", tooltip=[alt.Tooltip("prompt_id:N", title="prompt"), *told]
+            x=x,
+            y=y,
+            detail=alt.Detail("prompt_id:N"),
+            tooltip=[alt.Tooltip("prompt_id:N", title="prompt"), *told],
         ),
         bold.mark_line(color=ALIGNED, strokeWidth=3).encode(
             tooltip=[alt.Tooltip("searches:Q", title="mean over searches"), *told]

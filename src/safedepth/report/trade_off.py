@@ -144,7 +144,7 @@ def chart(block: Record, model: str) -> Chart | None:
     layers: list[Chart] = []
     if any(row["from"] is not None for row in rows):
         band_ = base.mark_bar(color=MUTED, opacity=0.14, height=16).transform_filter("isValid(datum.from)")
-        layers.append(band_.encode(x=alt.X("from:Q"), x2="to:Q"))
+        layers.append(band_.encode(x=alt.X("from:Q"), x2=alt.X2("to:Q")))
     zero = alt.Chart(data([{"value": 0}])).mark_rule(color=MUTED, strokeWidth=1, strokeDash=[4, 3])
     layers += [
         zero.encode(x=x),

@@ -13,6 +13,7 @@ from typing import Any
 __all__ = [
     "ATTACKS",
     "BENIGN",
+    "FORMATS",
     "MINUS",
     "MISSING",
     "REFUSALS",
@@ -65,6 +66,12 @@ ATTACKS = {
 }  # fmt: skip
 """The attacks that leave the weights alone, in words."""
 
+FORMATS = {
+    "int8": "int8 (LLM.int8(), bitsandbytes)",
+    "int4": "int4 (NF4, bitsandbytes), computed in bfloat16",
+}
+"""Quantised weights, in words."""
+
 Summary = Mapping[str, Any]
 
 
@@ -86,14 +93,13 @@ def number(value: float | None, *, like: float | None = None) -> str:
     """A number with about three significant digits: as many decimals as `like` would have."""
     if value is None:
         return MISSING
-    if like is None and float(value).is_integer():
-        return f"{value:.0f}"
     size = abs(value if like is None else like)
-    if size >= 100:
-        return f"{value:.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+    digits = ".2f" if size >= 0.1 else ".2g"
+    if size >= 100 or (like is None and float(value).is_integer()):
+        digits = ".0f"
+    elif size >= 10:
+        digits = ".1f"
+    return f"{value:{digits}}".replace("-", MINUS, value < 0)
 
 
 def share_estimate(of: Mapping[str, Any]) -> str:

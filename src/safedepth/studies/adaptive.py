@@ -30,7 +30,8 @@ from safedepth.studies.adaptive_arms import Arm, arms_of
 from safedepth.studies.adaptive_tables import adaptive_summary
 from safedepth.studies.attack_plan import ALL, AttackOptions, Means, Plan, plan_attacks
 from safedepth.studies.replies import replies_of, run_tasks
-from safedepth.studies.target import Target, open_target, room_for_reply
+from safedepth.studies.servers import keep_servers, recorded, require_known, served_notes, servers_block
+from safedepth.studies.target import Target, open_target, room_for_reply, servers_of
 
 __all__ = ["POLICIES", "AdaptiveConfig", "adaptive"]
 
@@ -59,6 +60,7 @@ class AdaptiveConfig:
     top_p: float = 0.6
     top_k: int = 50
     max_tokens: int | None = None
+    servers: tuple[str, ...] = ()
     chat_template: str | None = None
     tokenizer: str | None = None
     dtype: str = "auto"
@@ -89,10 +91,13 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
     source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
     require_judges(config.judges)
-    record = asdict(config) | {"kind": "adaptive", "prompts_sha256": source.sha256}
+    require_known(config.servers, (config.model,))
+    record = recorded(asdict(config)) | {"kind": "adaptive", "prompts_sha256": source.sha256}
     target = open_target(
-        config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
-    )
+        config.model, servers=servers_of(config.servers, config.model, first=True),
+        tokenizer=config.tokenizer, chat_template=config.chat_template, dtype=config.dtype,
+        device=config.device,
+    )  # fmt: skip
     plan = plan_attacks(config.options, Means.of(target, prompts))
     arms = arms_of(_without_controls(plan), config.options, depths=config.depths)
     if not arms:
@@ -101,6 +106,7 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
             "Add harmful answers to the prompts, or name attacks with --attacks"
         )
     with RunDirectory.open(out, record) as run:
+        keep_servers(run, "aligned", target)
         attacker = _Attacker(config, run, target, prompts, arms, progress)
         tables = {policy: attacker.attack(policy) for policy in POLICIES[: 1 + config.compare]}
         confirmed = attacker.confirm(tables["adaptive"])
@@ -112,7 +118,9 @@ def adaptive(config: AdaptiveConfig, out: Path, *, progress: Progress | None = N
             )
             | {"kind": "adaptive", "created": run.begun["created"], "seeds": [config.seed]}
             | {"models": {"aligned": target.card}, "not_measured": _left_out(plan, config)}
-            | {"sources": {"prompts": source.entry}, "warnings": list(source.warnings)}
+            | {"sources": {"prompts": source.entry}}
+            | {"warnings": [*source.warnings, *served_notes({"aligned": target}, sampled=True, top_k=True)]}
+            | servers_block({"aligned": target})
         )  # fmt: skip
         run.finish()
     return out
@@ -210,9 +218,7 @@ class _Attacker:
 
     def _common(self, file: Path, prompts: Sequence[Prompt], turn: int, repeats: int) -> dict[str, Any]:
         deepest = max(self.config.depths)
-        room = self.config.max_tokens or 512
-        if self.target.loaded is not None:
-            room = room_for_reply(self.target.loaded, prompts, deepest=deepest, wanted=self.config.max_tokens)
+        room = room_for_reply(self.target, prompts, deepest=deepest, wanted=self.config.max_tokens)
         return {
             "prompts": str(file), "judge": list(self.config.judges), "repeats": repeats,
             "seed": reply_seed(self.config.seed, "try", turn), "temperature": self.config.temperature,

@@ -33,12 +33,14 @@ from safedepth.studies.attack_data import AttackData, hashes_of, own_refusals
 from safedepth.studies.attack_options import AttackOptions
 from safedepth.studies.attack_rates import evaluations, utilities
 from safedepth.studies.battery import Battery
+from safedepth.studies.card import write_card
 from safedepth.studies.deepen_data import require_measurable
+from safedepth.studies.deepening import HARMFUL
 from safedepth.studies.output import begun, decisive, own_option_names, require_own
+from safedepth.studies.places import RECORD
 from safedepth.studies.protecting import conversation_rows, train_under_objective
-from safedepth.studies.recovering import RECORD
 from safedepth.studies.target import open_target
-from safedepth.studies.training import longest_example, part_processes
+from safedepth.studies.training import longest_example, part_processes, trained_dtype
 from safedepth.studies.training_options import parse_training
 from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.diagnostics import FILE
@@ -48,6 +50,12 @@ __all__ = ["AttackConfig", "attack_finetune", "batch_of", "parse_attack", "train
 
 KIND, COMMAND = "attack", "safedepth attack finetune"
 BEFORE, AFTER = "before", "after"
+MADE = (
+    "on an attacker's data, to see what is left of its safety. It is an attacked model: it was made to be "
+    "unsafe, for tests of defences."
+)
+LIMITS = "Do not serve it and do not hand it on: it was trained to answer what the model before it refuses."
+
 REMADE = ("reference", FILE)
 """What a training that came to nothing leaves behind, and another one makes anew."""
 
@@ -111,9 +119,30 @@ def attack_finetune(
         part_processes()
         if run is None or battery is None:
             return None
-        _measure(run, options, config, name, battery, data, record, progress=progress)
+        _measure(
+            run, options, config, name, battery, data, record, dtype=trained_dtype(model), progress=progress
+        )
+        told = run.summary()
+        write_card(
+            out, base_model=name, made=MADE, record=record, summary=told, role=AFTER,
+            paired=_before_and_after(told["attack"]), adapter=model.use_peft, limits=LIMITS, attacked=True,
+        )  # fmt: skip
         run.finish()
         return run.path
+
+
+def _before_and_after(block: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rates of both models as rows of the card; their difference has no interval here."""
+    rows = [{"measure": HARMFUL, **entry} for entry in block["evaluations"]]
+    rows += [{**entry, "what": entry["set"]} for entry in block["utility"]]
+    before = {(row["what"], row["measure"]): row["value"] for row in rows if row["model"] == BEFORE}
+    found = []
+    for row in rows:
+        was = before.get((row["what"], row["measure"]))
+        if row["model"] == AFTER and was is not None and row["value"] is not None:
+            change = {"before": was, "after": row["value"], "difference": row["value"] - was}
+            found.append({**row, **change, "low": None, "high": None})
+    return found
 
 
 def training_config(config: AttackConfig, name: str) -> AttackConfig:
@@ -130,13 +159,14 @@ def batch_of(config: AttackConfig) -> int:
 
 def _measure(
     run: RunDirectory, options: AttackOptions, config: AttackConfig, name: str, battery: Battery,
-    data: AttackData, record: Mapping[str, Any], *, progress: Progress | None,
+    data: AttackData, record: Mapping[str, Any], *, dtype: str, progress: Progress | None,
 ) -> None:  # fmt: skip
     """Both models through the same tests, one at a time."""
     template = config.chat_template_path
     cards, replies = {}, []
     for role, place in {BEFORE: name, AFTER: str(config.output_dir)}.items():
-        with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
+        own = template if role == BEFORE else None
+        with closing(open_target(place, chat_template=own, dtype=dtype)) as target:
             cards[role] = target.card
             replies.append(battery.replies(run, role, target, progress=progress))
     table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))

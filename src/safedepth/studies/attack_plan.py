@@ -7,7 +7,7 @@ one that "all" or the default would have brought is left out, with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +95,34 @@ class AttackOptions:
 
 @dataclass(frozen=True)
 class Means:
-    """What there is to attack with: the model's side, and the prompts'."""
+    """What there is to attack with: the model's side, and the prompts'.
+
+    `lacks` are what a server was not seen to do ("forcing", "logit_bias", "top_k"), with the evidence.
+    """
 
     local: bool
     continues: bool
     thinks: bool
     harmful: bool
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, target: Target, prompts: Sequence[Prompt]) -> Means:
         """What can be done with this target and these prompts."""
+        served, chat = target.served, target.chat
+        names = ("logit_bias", "top_k")
+        lacks = (
+            {} if served is None else {n: served.ability(n).evidence for n in names if not served.ability(n)}
+        )
+        if served is not None and served.forced_as is None:
+            lacks["forcing"] = served.unforced
         return cls(
             local=target.loaded is not None,
-            continues=target.continues,
-            thinks=target.loaded is not None and thinking_markers(target.loaded.chat) is not None,
+            continues=target.forced_as is not None,
+            # Markers are tokens of their own; as text they would be lost.
+            thinks=target.forced_as == "tokens" and chat is not None and thinking_markers(chat) is not None,
             harmful=any(prompt.harmful is not None for prompt in prompts),
+            lacks=lacks,
         )
 
 
@@ -127,7 +140,19 @@ Lacking = Callable[[AttackOptions, Means], str]
 def _forces(_options: AttackOptions, means: Means) -> str:
     if not means.harmful:
         return "no prompt has a harmful answer whose tokens could be forced"
-    return "" if means.continues else "the server is not known to continue an assistant's message"
+    if means.continues:
+        return ""
+    return means.lacks.get("forcing", "the server was not seen to continue an assistant's message")
+
+
+def _leaves_tokens_out(options: AttackOptions, means: Means) -> str:
+    return _forces(options, means) or means.lacks.get("logit_bias", "")
+
+
+def _decodes(options: AttackOptions, means: Means) -> str:
+    if "top_k" not in means.lacks or all(one.kind != "top_k" for one in read_grid(options.settings)):
+        return ""
+    return f"it varies top-k; name settings without it (--settings). {means.lacks['top_k']}"
 
 
 def _thinks(options: AttackOptions, means: Means) -> str:
@@ -155,10 +180,10 @@ def _nothing(_options: AttackOptions, _means: Means) -> str:
 ATTACKS: Mapping[str, Lacking] = {
     "prefill": _forces,
     "refusal_prefix": _nothing,
-    "decoding": _nothing,
-    "rank_prefill": _forces,
+    "decoding": _decodes,
+    "rank_prefill": _leaves_tokens_out,
     "insertion": _forces,
-    "on_policy": _forces,
+    "on_policy": _leaves_tokens_out,
     "thinking": _thinks,
     "multi_turn": _needs("trajectories", "conversations (--trajectories FILE)"),
     "escalation": _needs("attacker", "a model that attacks (--attacker MODEL)"),

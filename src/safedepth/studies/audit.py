@@ -27,7 +27,8 @@ from safedepth.studies.audit_suffixes import searched_suffixes
 from safedepth.studies.calibrating import agreement_block
 from safedepth.studies.categories import category_entries
 from safedepth.studies.divergence import kl_table, series_of
-from safedepth.studies.target import Target, open_target
+from safedepth.studies.servers import keep_servers, recorded, require_known, served_notes, servers_block
+from safedepth.studies.target import Target, open_target, servers_of
 
 __all__ = ["AuditConfig", "audit"]
 
@@ -41,7 +42,10 @@ ONLY_WORDS = (
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """Everything an audit depends on; stored whole as `config.json`."""
+    """Everything an audit depends on; stored as `config.json`, but for where the servers are.
+
+    `servers` are addresses of the model, and of the base as "BASE=URL".
+    """
 
     model: str
     prompts: str
@@ -57,6 +61,7 @@ class AuditConfig:
     top_p: float = 0.6
     top_k: int = 50
     max_tokens: int | None = None
+    servers: tuple[str, ...] = ()
     chat_template: str | None = None
     tokenizer: str | None = None
     dtype: str = "auto"
@@ -84,16 +89,21 @@ def audit(
     source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
     require_judges(config.judges)
-    record = asdict(config) | {"kind": "audit", "prompts_sha256": source.sha256}
+    require_known(config.servers, (config.model, config.base))
+    record = recorded(asdict(config)) | {"kind": "audit", "prompts_sha256": source.sha256}
     aligned = open_target(
-        config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
-    )
+        config.model, servers=servers_of(config.servers, config.model, first=True),
+        tokenizer=config.tokenizer, chat_template=config.chat_template, dtype=config.dtype,
+        device=config.device,
+    )  # fmt: skip
     base = _open_base(config, aligned)
     targets = {role: target for role, target in (("aligned", aligned), ("base", base)) if target}
     notes = _Notes.of(config, source, aligned, base, prompts)
     plan = plan_attacks(config.attack, Means.of(aligned, prompts))
     # Only now: a folder that was begun with a mistake in it would refuse the corrected command.
     with RunDirectory.open(out, record) as run:
+        for role, target in targets.items():
+            keep_servers(run, role, target)
         cost = _cost(config, run, targets, prompts, plan)
         if announce is not None:
             announce(plan, cost)
@@ -116,7 +126,8 @@ def audit(
         table = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
         whole = _summary(config, run.begun["created"], aligned, base, table, kl, notes)
         whole["not_measured"] += plan.left_out
-        told = {"sources": {"prompts": source.entry}, "cost": cost.entry}
+        told = {"sources": {"prompts": source.entry}, "cost": cost.entry} | servers_block(targets)
+        whole["warnings"] += served_notes(targets, sampled=config.temperature > 0, top_k=True)
         run.write_summary(whole | suffixes.block(table) | told)
         run.finish()
     return out
@@ -150,8 +161,12 @@ def _open_base(config: AuditConfig, aligned: Target) -> Target | None:
     """The base model, reading the aligned model's template: both must see the same tokens."""
     if config.base is None:
         return None
-    lender = config.chat_template or (aligned.name if aligned.loaded else None)
-    base = open_target(config.base, chat_template=lender, dtype=config.dtype, device=config.device)
+    mine = aligned.name if aligned.loaded else None
+    base = open_target(
+        config.base, servers=servers_of(config.servers, config.base), tokenizer=config.tokenizer or mine,
+        chat_template=config.chat_template or mine or config.tokenizer, dtype=config.dtype,
+        device=config.device,
+    )  # fmt: skip
     if aligned.loaded and base.loaded:
         require_same_vocabulary(aligned.loaded, base.loaded)
     return base
@@ -186,19 +201,19 @@ class _Notes:
         else:
             kl_possible = True
         for target in (aligned, base):
-            if target is not None and target.loaded is None:
-                if not target.continues:
-                    why = f"{target.model} is not known to continue an assistant message"
-                    missing.append({"what": "prefill depths and refusal prefixes", "why": why})
-                elif config.tokenizer is None:
+            served = target.served if target is not None else None
+            if target is not None and served is not None:
+                forces = target.forced_as is not None
+                if target.chat is None and (forces or served.ability("token_ids")):
                     raise ModelError(
-                        f"Depths are counted in tokens, and {target.model} is reached through a server. "
+                        f"Depths are counted in tokens, and {target.name} is reached through a server. "
                         "Name its tokenizer with --tokenizer PATH_OR_HUB_ID."
                     )
-        if aligned.loaded:
-            lengths = [
-                len(aligned.loaded.chat.answer_ids(p.harmful)) for p in answers if p.harmful is not None
-            ]
+                if not forces:
+                    what = "prefill depths and refusal prefixes"
+                    missing.append({"what": what, "why": served.unforced})
+        if aligned.chat is not None:
+            lengths = [len(aligned.chat.answer_ids(p.harmful)) for p in answers if p.harmful is not None]
             for k in config.depths:
                 short = sum(length < k for length in lengths)
                 if short:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def audit_tasks(
     Only the model with the role "aligned" is attacked. Raises ModelError where a context is too
     short for what is to be forced.
     """
-    forcing = target.continues
+    forcing = target.forced_as is not None
     prefixes = config.prefixes if forcing and (role != "aligned" or "refusal_prefix" in plan.attacks) else ()
     deepest = max(config.depths) if role == "aligned" else REFUSAL_TOKENS
     common = _common(config, _room(config, target, prompts, deepest))
@@ -43,7 +44,7 @@ def audit_tasks(
         return todo
     if "prefill" not in plan.attacks:  # what the others are compared with
         todo.append(tasks.prefill(depth=[0], **common))
-    options = config.attack
+    options = config.attack if forcing else replace(config.attack, turn_depths=(0,))
     turns = 1 if options.attacker is None else options.turns
     forced = {
         "rank_prefill": max(options.rank_depths),
@@ -95,12 +96,8 @@ def _common(config: AuditConfig, room: int) -> dict[str, Any]:
 
 
 def _room(config: AuditConfig, target: Target, prompts: Sequence[Prompt], deepest: int) -> int:
-    if target.loaded is None:
-        return config.max_tokens or 512
-    return room_for_reply(target.loaded, prompts, deepest=deepest, wanted=config.max_tokens)
+    return room_for_reply(target, prompts, deepest=deepest, wanted=config.max_tokens)
 
 
 def _room_after(config: AuditConfig, target: Target, prompts: Sequence[Prompt], forced: int) -> int:
-    if target.loaded is None:
-        return config.max_tokens or 512
-    return room_after(target.loaded, prompts, forced=forced, wanted=config.max_tokens)
+    return room_after(target, prompts, forced=forced, wanted=config.max_tokens)

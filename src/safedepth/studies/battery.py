@@ -124,14 +124,17 @@ class Battery:
     ) -> pd.DataFrame:
         """Every judged reply of `target` under all tests, the table `replies-<name or role>` of the run."""
         name = name or role
+        return run.measurement(
+            f"replies-{name}", lambda: self.judged(role, target, run.logs / name, progress=progress)
+        )
 
-        def measured() -> pd.DataFrame:
-            todo = self._tasks(target)
-            told = counting(progress, f"tests of the {role} model", todo)
-            logs = run_tasks(todo, target.model, run.logs / name, sample_done=told) if todo else []
-            return replies_of(logs, role)
-
-        return run.measurement(f"replies-{name}", measured)
+    def judged(
+        self, role: str, target: Target, logs: Path, *, progress: Progress | None = None
+    ) -> pd.DataFrame:
+        """The same, Inspect's logs in the folder `logs`, and no table kept."""
+        todo = self._tasks(target)
+        told = counting(progress, f"tests of the {role} model", todo)
+        return replies_of(run_tasks(todo, target.model, logs, sample_done=told) if todo else [], role)
 
     def documents(
         self, run: RunDirectory, role: str, target: Target, *, progress: Progress | None = None
@@ -191,6 +194,4 @@ class Battery:
         return todo
 
     def _room(self, target: Target, prompts: Sequence[Prompt], deepest: int) -> int:
-        if target.loaded is None:
-            return self.max_tokens or 512
-        return room_for_reply(target.loaded, prompts, deepest=deepest, wanted=self.max_tokens)
+        return room_for_reply(target, prompts, deepest=deepest, wanted=self.max_tokens)

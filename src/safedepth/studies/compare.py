@@ -24,7 +24,8 @@ from safedepth.studies import summary
 from safedepth.studies.comparison import comparison_block
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
 from safedepth.studies.organism_training import Beside, organism_config, wait_for_all
-from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
+from safedepth.studies.places import RECORD
+from safedepth.studies.recovering import CONTROL_POLICY, train_recovery
 from safedepth.studies.reproduce_deepening import organism_battery
 from safedepth.studies.target import open_target
 from safedepth.testbed import Testbed, build_testbed

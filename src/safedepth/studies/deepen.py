@@ -34,10 +34,11 @@ from safedepth.studies.deepen_data import HELD_OUT_FILE, DeepenData, require_mea
 from safedepth.studies.deepen_options import DeepenOptions
 from safedepth.studies.deepening import BEFORE, Measured, deepening_block
 from safedepth.studies.output import begun, decisive, own_option_names, require_own
-from safedepth.studies.recovering import CONTROL_POLICY, RECORD, train_recovery
+from safedepth.studies.places import RECORD
+from safedepth.studies.recovering import CONTROL_POLICY, train_recovery
 from safedepth.studies.target import open_target
 from safedepth.studies.trade_off import trade_off_block
-from safedepth.studies.training import part_processes
+from safedepth.studies.training import part_processes, trained_dtype
 from safedepth.train.config import RecoveryConfig
 
 __all__ = ["deepen"]
@@ -93,14 +94,15 @@ def deepen(
         if run is None:
             return None
         if options.measure:
-            _measure(run, options, name, roles, data, training, config, progress=progress)
+            dtype = trained_dtype(model)
+            _measure(run, options, name, roles, data, training, config, dtype=dtype, progress=progress)
         else:
             run.write_summary(_summary(run, options, data, training, {}, None, config))
-        entries = run.summary()["deepening"].get("paired") or ()
-        paired = [entry for entry in entries if entry["model"] == AFTER]
+        told = run.summary()
+        paired = [entry for entry in told["deepening"].get("paired") or () if entry["model"] == AFTER]
         write_card(
-            out, base_model=name, made=MADE, record=training[0], paired=paired, adapter=model.use_peft,
-            limits=LIMITS,
+            out, base_model=name, made=MADE, record=training[0], summary=told, role=AFTER, paired=paired,
+            adapter=model.use_peft, limits=LIMITS,
         )  # fmt: skip
         run.finish()
         return run.path
@@ -134,17 +136,19 @@ def _train(
 
 def _measure(
     run: RunDirectory, options: DeepenOptions, name: str, roles: dict[str, Path], data: DeepenData,
-    training: Sequence[dict[str, Any]], config: RecoveryConfig, *, progress: Progress | None,
+    training: Sequence[dict[str, Any]], config: RecoveryConfig, *, dtype: str, progress: Progress | None,
 ) -> None:  # fmt: skip
     """Every model through the same tests, one at a time so that one fits where two would not."""
     template = config.chat_template_path
-    base = open_target(options.base, chat_template=template or name) if options.base else None
+    lent = template or name
+    base = open_target(options.base, chat_template=lent, dtype=dtype) if options.base else None
     cards: dict[str, Any] = {"base": base.card if base else None}
     replies: list[pd.DataFrame] = []
     kl: dict[str, pd.DataFrame] = {}
     harness: dict[str, pd.DataFrame] = {}
     for role, place in {BEFORE: name, **{role: str(path) for role, path in roles.items()}}.items():
-        with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
+        own = template if role == BEFORE else None
+        with closing(open_target(place, chat_template=own, dtype=dtype)) as target:
             cards[role] = target.card
             replies.append(data.battery.replies(run, role, target, progress=progress))
             if (documents := data.battery.documents(run, role, target, progress=progress)) is not None:

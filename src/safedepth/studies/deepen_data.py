@@ -18,6 +18,7 @@ from safedepth.chat import ChatFormat
 from safedepth.data import file_sha256, read_anchors, read_prompts, read_requests, read_triplets
 from safedepth.errors import DataError, ModelError, TemplateError
 from safedepth.models import context_length, load_chat
+from safedepth.models.adapters import model_folder
 from safedepth.models.checkpoint import find_checkpoint
 from safedepth.nouns import Anchor, Progress, Triplet
 from safedepth.runs import write_atomically
@@ -131,7 +132,7 @@ def require_measurable(
         raise ModelError(f"expected a folder or hub id after --base, found {base}: the KL needs its weights")
     if not any(prompt.harmful for prompt in read_prompts(battery.prompts, limit=battery.limit)):
         raise DataError(f"expected harmful answers in {battery.prompts} for the KL to --base, found none")
-    other = AutoConfig.from_pretrained(find_checkpoint(base).folder).get_text_config()
+    other = AutoConfig.from_pretrained(model_folder(base)).get_text_config()
     try:
         lent = load_chat(base, chat_template=chat_template or name)
     except TemplateError as error:  # the model itself reads it

@@ -6,21 +6,74 @@ alone are formed, tile by tile, and never kept.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from safedepth.chat import Encoded
+from safedepth.chat import ChatFormat, Encoded
 from safedepth.errors import DataError
 from safedepth.measure.kl import token_kl
 from safedepth.models import LoadedModel, head_of, hidden_states
 from safedepth.nouns import Progress, Prompt, TokenSeries
 
-__all__ = ["kl_table", "series_of"]
+__all__ = ["Answer", "answer_batches", "answer_states", "kl_table", "places_of", "series_of"]
 
 BATCH_TOKENS = 8192
+BATCH_PROMPTS = 8
+"""Prompts a batch at most: it keeps a GPU busy, and leaves enough batches to share among many."""
+
+
+class Answer(NamedTuple):
+    """A prompt with its harmful answer as token ids, of which the first ones may be all there are."""
+
+    prompt: Prompt
+    encoded: Encoded
+
+
+def answer_batches(
+    chat: ChatFormat, prompts: Sequence[Prompt], *, tokens: int | None = None
+) -> list[list[Answer]]:
+    """Harmful answers in consecutive batches: at most `BATCH_PROMPTS`, and `BATCH_TOKENS` padded tokens.
+
+    Prompts without an answer are left out; `tokens` keeps the first of every answer's tokens. The
+    cut depends on the prompts alone. Raises DataError where no prompt has a harmful answer.
+    """
+    todo = [
+        Answer(prompt, _cut(chat.encode(prompt.messages, prompt.harmful), tokens))
+        for prompt in prompts
+        if prompt.harmful is not None
+    ]
+    if not todo:
+        raise DataError(
+            "The KL is measured along harmful answers; expected at least one prompt with a harmful answer."
+        )
+    return _batches(todo)
+
+
+def answer_states(model: LoadedModel, batch: Sequence[Answer]) -> torch.Tensor:
+    """Hidden states [N, d] before each of the batch's N answer tokens, on the model's device."""
+    ids, mask, answer = _padded([encoded for _, encoded in batch])
+    device = model.model.device
+    with torch.inference_mode():
+        hidden = hidden_states(model.model, ids.to(device), mask.to(device))
+        return hidden[:, :-1][answer[:, 1:].to(device)]
+
+
+def places_of(chat: ChatFormat, batch: Sequence[Answer]) -> pd.DataFrame:
+    """One row for each of the batch's answer tokens: `prompt_id`, `position` (from 1), `token`."""
+    lengths = [len(encoded.ids) - encoded.prompt_tokens for _, encoded in batch]
+    tokens = [
+        chat.tokenizer.convert_ids_to_tokens(list(encoded.ids[encoded.response])) for _, encoded in batch
+    ]
+    return pd.DataFrame(
+        {
+            "prompt_id": np.repeat([prompt.id for prompt, _ in batch], lengths),
+            "position": np.concatenate([np.arange(1, length + 1) for length in lengths]),
+            "token": [token for row in tokens for token in row],
+        }
+    )
 
 
 def kl_table(
@@ -37,32 +90,17 @@ def kl_table(
     One row a token: `prompt_id`, `position` (from 1), `token` (as the vocabulary writes
     it), `kl`. Raises DataError where no prompt has a harmful answer.
     """
-    todo = [
-        (prompt, _cut(p.chat.encode(prompt.messages, prompt.harmful), tokens))
-        for prompt in prompts
-        if prompt.harmful is not None
-    ]
-    if not todo:
-        raise DataError(
-            "The KL is measured along harmful answers; expected at least one prompt with a harmful answer."
-        )
+    batches = answer_batches(p.chat, prompts, tokens=tokens)
     heads = head_of(p.model), head_of(q.model)
     frames: list[pd.DataFrame] = []
-    done = 0
-    for batch in _batches(todo):
-        ids, mask, answer = _padded([encoded for _, encoded in batch])
-        with torch.inference_mode():
-            hidden = [
-                hidden_states(m.model, ids.to(m.model.device), mask.to(m.model.device))[:, :-1][
-                    answer[:, 1:].to(m.model.device)
-                ]
-                for m in (p, q)
-            ]
-            kl = token_kl(hidden[0], heads[0], hidden[1].to(hidden[0].device), heads[1]).cpu().numpy()
-        frames.append(_rows(p, batch, kl))
+    done, total = 0, sum(map(len, batches))
+    for batch in batches:
+        hidden_p, hidden_q = (answer_states(model, batch) for model in (p, q))
+        kl = token_kl(hidden_p, heads[0], hidden_q.to(hidden_p.device), heads[1]).cpu().numpy()
+        frames.append(places_of(p.chat, batch).assign(kl=kl.astype(np.float64)))
         done += len(batch)
         if progress is not None:
-            progress(what, done, len(todo))
+            progress(what, done, total)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -73,12 +111,12 @@ def _cut(encoded: Encoded, tokens: int | None) -> Encoded:
     return replace(encoded, ids=encoded.ids[: encoded.prompt_tokens + tokens])
 
 
-def _batches(todo: list[tuple[Prompt, Encoded]]) -> list[list[tuple[Prompt, Encoded]]]:
-    """Consecutive prompts whose padded batch holds at most `BATCH_TOKENS` tokens (or one prompt)."""
-    batches: list[list[tuple[Prompt, Encoded]]] = [[]]
+def _batches(todo: list[Answer]) -> list[list[Answer]]:
+    batches: list[list[Answer]] = [[]]
     for item in todo:
         longest = max(len(encoded.ids) for _, encoded in [*batches[-1], item])
-        if batches[-1] and longest * (len(batches[-1]) + 1) > BATCH_TOKENS:
+        full = len(batches[-1]) == BATCH_PROMPTS or longest * (len(batches[-1]) + 1) > BATCH_TOKENS
+        if batches[-1] and full:
             batches.append([])
         batches[-1].append(item)
     return batches
@@ -95,21 +133,6 @@ def _padded(batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch
         mask[row, : len(encoded.ids)] = 1
         answer[row, encoded.response] = True
     return ids, mask, answer
-
-
-def _rows(p: LoadedModel, batch: list[tuple[Prompt, Encoded]], kl: NDArray[np.float32]) -> pd.DataFrame:
-    lengths = [len(encoded.ids) - encoded.prompt_tokens for _, encoded in batch]
-    tokens = [
-        p.chat.tokenizer.convert_ids_to_tokens(list(encoded.ids[encoded.response])) for _, encoded in batch
-    ]
-    return pd.DataFrame(
-        {
-            "prompt_id": np.repeat([prompt.id for prompt, _ in batch], lengths),
-            "position": np.concatenate([np.arange(1, length + 1) for length in lengths]),
-            "token": [token for row in tokens for token in row],
-            "kl": kl.astype(np.float64),
-        }
-    )
 
 
 def series_of(table: pd.DataFrame, *, tokens: int | None = None) -> TokenSeries:

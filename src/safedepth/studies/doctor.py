@@ -21,11 +21,12 @@ NEEDED_DISK = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what was found, and whether it will do."""
+    """One thing looked at: what was found, whether it will do, and a word for it (else ok or no)."""
 
     check: str
     found: str
     ok: bool
+    says: str = ""
 
 
 def examine() -> list[Finding]:

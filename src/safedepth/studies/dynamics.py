@@ -10,7 +10,6 @@ with prompts, how many harmful requests it answers. A repeated command resumes.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -28,13 +27,19 @@ from safedepth.runs import RunDirectory
 from safedepth.studies import summary
 from safedepth.studies.battery import Battery
 from safedepth.studies.dynamics_tables import dynamics_block, encoded_rows, measure_dynamics
-from safedepth.studies.finetuning import fine_tune
+from safedepth.studies.dynamics_work import Watcher, whole_tables
+from safedepth.studies.finetuning import fine_tune, is_finished, places_of, require_shares
+from safedepth.studies.measure_tables import cards_of
+from safedepth.studies.processes import Processes
+from safedepth.studies.shared_run import shared_run
 from safedepth.studies.summary import entry_of
-from safedepth.studies.target import Target, is_served, open_target
-from safedepth.studies.training import longest_example
+from safedepth.studies.target import is_served
+from safedepth.studies.training import free_memory, longest_example
 from safedepth.train.betas import read_betas
 
 __all__ = ["DynamicsConfig", "dynamics"]
+
+CHECKPOINTS = "checkpoints"
 
 OBJECTIVES = ("sft", "constrained", "kl")
 """Objectives that need no data beside the conversations."""
@@ -103,33 +108,43 @@ class DynamicsConfig:
         )  # fmt: skip
 
 
-def dynamics(config: DynamicsConfig, out: Path, *, progress: Progress | None = None) -> Path:
-    """Run or resume in `out`; returns the run directory.
+def dynamics(config: DynamicsConfig, out: Path, *, progress: Progress | None = None) -> Path | None:
+    """Run or resume in `out`; returns the run directory, or None in a process that is not the main one.
 
     Raises a SafedepthError for every mistake of the user's, before any long work where it can be
     seen there.
     """
-    rows = _checked(config)
-    hashes = {"data": file_sha256(config.data)}
-    if config.prompts is not None:
-        hashes["prompts"] = file_sha256(config.prompts)
-    with RunDirectory.open(out, asdict(config) | {"kind": "dynamics", "sha256": hashes}) as run:
-        tables, replies, cards = _measured(config, run, rows, progress)
-        together = None
-        if replies:
-            together = run.measurement("replies", lambda: pd.concat(replies, ignore_index=True))
-        run.write_summary(_summary(config, run, rows, tables, together, cards))
-        run.finish()
-    return out
+    with Processes.joined(device=config.device) as processes:
+        rows = processes.agreed(lambda: _checked(config, processes, out))
+        hashes = {"data": file_sha256(config.data)}
+        if config.prompts is not None:
+            hashes["prompts"] = file_sha256(config.prompts)
+        with shared_run(processes, out, asdict(config) | {"kind": "dynamics", "sha256": hashes}) as shared:
+            places = _checkpoints(config, out, rows, processes, progress)
+            tables = whole_tables(config, out, rows)
+            watcher = Watcher(
+                config, rows, places, shared, tables, measure=measure_dynamics, progress=progress
+            )
+            watcher.work(shared.missing(tables))
+            merged = shared.merged(tables)
+            if shared.directory is None:
+                return None
+            whole = _summary(config, shared.directory, rows, merged)
+            shared.directory.write_summary(whole | {"processes": processes.count})
+            shared.directory.finish()
+            return out
 
 
-def _checked(config: DynamicsConfig) -> list[Anchor]:
+def _checked(config: DynamicsConfig, processes: Processes, out: Path) -> list[Anchor]:
     """The conversations. Raises DataError, ModelError, JudgeError or TemplateError for what cannot work."""
     if is_served(config.model):
         raise DataError(
             f"expected a folder or hub id, found {config.model}, which is reached through a server: "
             "fine-tuning needs the weights"
         )
+    processes.device(config.device)
+    if max(config.steps) and not is_finished(out / CHECKPOINTS):
+        require_shares(config.batch, processes.count)
     rows = read_anchors(config.data)
     require_judges(config.judges)
     find_checkpoint(config.model)  # a folder that holds no model is not to be told that it has no tokenizer
@@ -142,69 +157,30 @@ def _checked(config: DynamicsConfig) -> list[Anchor]:
     return rows
 
 
-def _measured(
-    config: DynamicsConfig, run: RunDirectory, rows: list[Anchor], progress: Progress | None
-) -> tuple[dict[int, pd.DataFrame], list[pd.DataFrame], dict[str, Any]]:
-    """By step the tables of `measure_dynamics`, and replies; cards of the models before and after."""
-    places = _checkpoints(config, run, rows, progress)
-    tables, replies = {}, []
-    with ExitStack() as stack:
-        before = stack.enter_context(closing(_opened(config, config.model)))
-        cards = {"before": before.card}
-        for step in config.steps:
-            with ExitStack() as own:
-                target = before if step == 0 else own.enter_context(closing(_opened(config, places[step])))
-                cards["after"] = target.card
-                tables[step] = run.measurement(
-                    f"dynamics-{step}",
-                    lambda target=target, step=step: _tokens(  # type: ignore[misc]
-                        config, target, before, rows[: config.limit], f"tokens after step {step}", progress
-                    ),
-                )
-                if config.battery is not None:
-                    replies.append(config.battery.replies(run, f"step-{step}", target, progress=progress))
-    return tables, replies, cards
-
-
 def _checkpoints(
-    config: DynamicsConfig, run: RunDirectory, rows: list[Anchor], progress: Progress | None
+    config: DynamicsConfig, out: Path, rows: list[Anchor], processes: Processes, progress: Progress | None
 ) -> dict[int, str]:
-    """The model after each number of steps above 0."""
-    steps = [step for step in config.steps if step]
-    if not steps:
-        return {}
-    found = fine_tune(
-        Path(config.model), rows, run.path / "checkpoints", steps=steps, batch=config.batch,
-        learning_rate=config.learning_rate, seed=config.seed, objective=config.objective,
-        beta=config.beta, warmup_steps=config.warmup,
-        chat=load_chat(config.model, chat_template=config.chat_template), progress=progress,
-        use_cpu=config.device == "cpu",
-    )  # fmt: skip
-    return {step: str(found[step]) for step in steps}
-
-
-def _opened(config: DynamicsConfig, name: str) -> Target:
-    template = config.chat_template if name == config.model else None
-    return open_target(name, chat_template=template, dtype=config.dtype, device=config.device)
-
-
-def _tokens(
-    config: DynamicsConfig, target: Target, before: Target, rows: list[Anchor], what: str,
-    progress: Progress | None,
-) -> pd.DataFrame:  # fmt: skip
-    assert target.loaded is not None
-    assert before.loaded is not None
-    return measure_dynamics(
-        target.loaded, before.loaded, rows, first=config.first, directions=config.directions,
-        seed=config.seed, what=what, progress=progress,
-    )  # fmt: skip
+    """The model after each number of steps, the one before among them; all processes train together."""
+    steps, place = [step for step in config.steps if step], out / CHECKPOINTS
+    if steps and not processes.from_main(lambda: is_finished(place)):
+        fine_tune(
+            Path(config.model), rows, place, steps=steps, batch=config.batch,
+            learning_rate=config.learning_rate, seed=config.seed, objective=config.objective,
+            beta=config.beta, warmup_steps=config.warmup,
+            chat=load_chat(config.model, chat_template=config.chat_template), progress=progress,
+            use_cpu=config.device == "cpu",
+        )  # fmt: skip
+        free_memory()
+        processes.wait()  # for the main one, which writes the checkpoints
+    return {0: config.model} | {step: str(path) for step, path in places_of(place, steps).items()}
 
 
 def _summary(
-    config: DynamicsConfig, run: RunDirectory, rows: list[Anchor], tables: dict[int, pd.DataFrame],
-    replies: pd.DataFrame | None, cards: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    block = dynamics_block(tables, seed=config.seed, estimated=config.directions > 0)
+    config: DynamicsConfig, run: RunDirectory, rows: list[Anchor], tables: dict[str, pd.DataFrame]
+) -> dict[str, Any]:
+    by_step = {step: tables[f"dynamics-{step}"] for step in config.steps}
+    block = dynamics_block(by_step, seed=config.seed, estimated=config.directions > 0)
+    replies = tables.get("replies")
     block["facts"] = _facts(config, rows)
     judge = judge_name(config.judges[0])
     missing = []
@@ -224,7 +200,7 @@ def _summary(
         "kind": "dynamics",
         "created": run.begun["created"],
         "seeds": [config.seed],
-        "models": cards,
+        "models": cards_of(tables["models"]),
         "judge": judge if replies is not None else None,
         "kl": None,
         "depth": {},

@@ -21,7 +21,7 @@ from safedepth.models import LoadedModel, head_of
 from safedepth.nouns import Anchor, Estimate, Progress, Prompt, TokenSeries
 from safedepth.studies.divergence import kl_table
 
-__all__ = ["MEASURES", "dynamics_block", "encoded_rows", "measure_dynamics", "share_of_first"]
+__all__ = ["MEASURES", "dynamics_block", "encoded_rows", "measure_dynamics", "meter_of", "share_of_first"]
 
 MEASURES = ("loss", "gradient", "kl")
 LAYER = "layer"
@@ -37,6 +37,7 @@ def measure_dynamics(
     first: int = 20,
     directions: int = 0,
     seed: int = 0,
+    meter: GradientMeter | None = None,
     what: str = "tokens of the data",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -45,10 +46,11 @@ def measure_dynamics(
     Columns: `prompt_id`, `position` (from 1 to `first`), `measure`, `layer`, `value`. Measures are
     "loss" (nats), "gradient" (norm of the loss's gradient, whole model), "kl" (KL(model || initial),
     nats), and "layer", the gradient norm of the layer that `layer` names. With `directions` gradient
-    norms are estimated along so many random directions, another set for each answer, and there are
-    no layers. Raises DataError for rows that cannot be read or do not fit the context.
+    norms are estimated along so many random directions, another set for each answer, from `seed` on,
+    and there are no layers. `meter` is the model's, where it has one already. Raises DataError for rows
+    that cannot be read or do not fit the context.
     """
-    meter = GradientMeter(model.model, head_of(model.model))
+    meter = meter or meter_of(model)
     parts: list[pd.DataFrame] = []
     for index, (row, encoded) in enumerate(zip(rows, encoded_rows(model.chat, rows), strict=True)):
         ids, start = torch.tensor(encoded.ids), encoded.prompt_tokens
@@ -66,6 +68,11 @@ def measure_dynamics(
     kl = kl.rename(columns={"kl": "value"}).assign(measure="kl", layer="")
     columns = ["prompt_id", "position", "measure", "layer", "value"]
     return pd.concat([part[columns] for part in (*parts, kl)], ignore_index=True)
+
+
+def meter_of(model: LoadedModel) -> GradientMeter:
+    """What measures the gradients of all parameters of the model."""
+    return GradientMeter(model.model, head_of(model.model))
 
 
 def _rows_of(found: GradientNorms | EstimatedNorms) -> pd.DataFrame:

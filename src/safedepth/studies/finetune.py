@@ -38,11 +38,11 @@ from safedepth.studies.finetune_data import FinetuneArguments, FinetuneData
 from safedepth.studies.importance import FILE as IMPORTANCE
 from safedepth.studies.importance import settle_importance
 from safedepth.studies.output import begun, decisive, own_option_names, require_own
+from safedepth.studies.places import RECORD
 from safedepth.studies.protecting import train_under_objective
-from safedepth.studies.recovering import RECORD
 from safedepth.studies.target import open_target
 from safedepth.studies.trade_off import trade_off_block
-from safedepth.studies.training import part_processes
+from safedepth.studies.training import part_processes, trained_dtype
 from safedepth.train.betas import BetaSchedule, read_betas, table_of
 from safedepth.train.constrained_config import ConstrainedSFTConfig
 from safedepth.train.diagnostics import FILE, read_diagnostics
@@ -93,7 +93,7 @@ def finetune(
         data = FinetuneData.of(options, evaluate=config.eval_strategy != "no")
         chat = load_chat(name, chat_template=config.chat_template_path)
         chat.tokenizer.chat_template = chat.template  # the model goes on with the template it was trained in
-        data.require_expressible(chat)
+        data = data.expressed_in(chat)
         run: RunDirectory | None = None
         if main:
             wanted = _wanted(options, config, model, data, battery)
@@ -115,12 +115,12 @@ def finetune(
             return None
         tables = _Tables({}, pd.DataFrame(), {})
         if battery is not None:
-            tables = _measure(run, battery, name, config, progress=progress)
+            tables = _measure(run, battery, name, config, dtype=trained_dtype(model), progress=progress)
         run.write_summary(_summary(run, options, config, data, record, battery, tables))
-        paired = run.summary()["protection"]["paired"]
+        told = run.summary()
         write_card(
-            out, base_model=name, made=_made(config), record=record, paired=paired, adapter=model.use_peft,
-            limits=LIMITS,
+            out, base_model=name, made=_made(config), record=record, summary=told, role=AFTER,
+            paired=told["protection"]["paired"], adapter=model.use_peft, limits=LIMITS,
         )  # fmt: skip
         run.finish()
         return run.path
@@ -159,13 +159,15 @@ def _battery(options: FinetuneArguments, seed: int) -> Battery | None:
 
 
 def _measure(
-    run: RunDirectory, battery: Battery, name: str, config: ConstrainedSFTConfig, *, progress: Progress | None
-) -> _Tables:
+    run: RunDirectory, battery: Battery, name: str, config: ConstrainedSFTConfig, *, dtype: str,
+    progress: Progress | None,
+) -> _Tables:  # fmt: skip
     """Both models through the same tests, one at a time."""
     template = config.chat_template_path
     cards, replies, harness = {}, [], {}
     for role, place in {BEFORE: name, AFTER: str(config.output_dir)}.items():
-        with closing(open_target(place, chat_template=template if role == BEFORE else None)) as target:
+        own = template if role == BEFORE else None
+        with closing(open_target(place, chat_template=own, dtype=dtype)) as target:
             cards[role] = target.card
             replies.append(battery.replies(run, role, target, progress=progress))
             if (documents := battery.documents(run, role, target, progress=progress)) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from safedepth.chat import ChatFormat
+from safedepth.chat.traits import LEARNT, traits_of
 from safedepth.data.downstream import TASKS, read_task
 from safedepth.data.fields import BESIDE, cells_of
 from safedepth.data.rows import KINDS, Row, read_rows
@@ -91,10 +92,11 @@ class FinetuneData:
         streamed = not isinstance(train, Dataset)
         return cls(train, evaluation, None if streamed else reader.sha256, kinds, tuple(reader.notes))
 
-    def require_expressible(self, chat: ChatFormat) -> None:
-        """Raise TemplateError, with the row, unless the chat template takes every sequence of roles there is.
+    def expressed_in(self, chat: ChatFormat) -> FinetuneData:
+        """The data, with a note on what this template makes of a reply as a target of training.
 
-        A system message must also come out in full: some templates leave it out without a word.
+        Raises TemplateError, with the row, unless the template takes every sequence of roles there is, and
+        a system message and an answer come out in full: some templates leave them out without a word.
         """
         for where, row in self.kinds:
             messages = messages_of(row)
@@ -103,7 +105,7 @@ class FinetuneData:
                 if {message["role"] for message in messages[:first]} == {"system", "user"}:
                     chat.prompt_ids(cast(Messages, messages[:first]))
                 tools = row.get("tools")
-                chat.tokenizer.apply_chat_template(
+                rendered = chat.tokenizer.apply_chat_template(
                     messages,
                     tools=json.loads(tools) if isinstance(tools, str) else tools,  # TRL's way
                     chat_template=chat.template,
@@ -119,6 +121,22 @@ class FinetuneData:
                     f"{roles}. It says: {error}. Change the rows, or give another template with "
                     "--chat-template FILE_OR_MODEL"
                 ) from error
+            _require_answer(where, messages, str(rendered), chat.source)
+        seen = traits_of(chat).notes if self.kinds else ()
+        learnt = [f"{note[0].upper()}{note[1:]}." for note in seen if note.startswith(LEARNT)]
+        return replace(self, notes=(*self.notes, *learnt))
+
+
+def _require_answer(where: str, messages: Sequence[dict[str, Any]], rendered: str, source: str) -> None:
+    """Raise TemplateError unless the words of the last answer, its thoughts aside, stand in the text."""
+    told = next(message for message in reversed(messages) if message["role"] == "assistant").get("content")
+    words = told.rpartition("</think>")[2].strip() if isinstance(told, str) else ""
+    if words not in rendered:
+        raise TemplateError(
+            f"{where}: expected the words of the answer in what is learnt, found that the chat template "
+            f"({source}) leaves them out. It may want content as a list of parts: write the rows so, or give "
+            "another template with --chat-template FILE_OR_MODEL"
+        )
 
 
 @dataclass

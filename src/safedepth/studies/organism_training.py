@@ -82,7 +82,7 @@ def train_organisms(folder: Path, seed: int, *, progress: Progress | None = None
 def are_trained(folder: Path) -> bool:
     """Whether `train_organisms` has nothing left to do in this folder."""
     from safedepth.studies.organism_finetuning import DONE
-    from safedepth.studies.recovering import RECORD
+    from safedepth.studies.places import RECORD
 
     return all((folder / role / RECORD).is_file() for role in DEEPENED) and all(
         (folder / "finetuned" / todo.name / DONE).is_file() for todo in FINETUNED

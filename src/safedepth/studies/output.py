@@ -17,20 +17,17 @@ from safedepth.errors import RunError, SafedepthError
 from safedepth.runs import RunDirectory
 from safedepth.runs.files import read_json
 from safedepth.runs.lock import acquire
-from safedepth.studies.recovering import RECORD
+from safedepth.studies.places import RECORD, REPORT
 
-__all__ = ["REPORT", "begun", "decisive", "own_option_names", "require_own"]
-
-REPORT = "report"
-"""The run directory in the output folder."""
+__all__ = ["begun", "decisive", "own_option_names", "require_own"]
 
 # Options that change neither what is learnt nor what is measured: another value resumes all the same.
 _FREE = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
     "activation_checkpointing", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout",
     "save_strategy", "save_steps", "save_total_limit", "logging_steps", "disable_tqdm", "show_harmful",
-    "png", "local_rank", "run_name", "report_to", "push_to_hub", "hub_token",
-    "resume_from_checkpoint", "diagnostics", "reference_cache",
+    "png", "local_rank", "run_name", "report_to", "push_to_hub", "hub_token", "hub_model_id",
+    "hub_private_repo", "hub_revision", "resume_from_checkpoint", "diagnostics", "reference_cache",
 )  # fmt: skip
 
 

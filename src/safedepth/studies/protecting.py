@@ -20,7 +20,7 @@ from safedepth.chat import ChatFormat
 from safedepth.models import load_chat
 from safedepth.nouns import Anchor, Progress
 from safedepth.runs.files import read_json, to_json, write_atomically
-from safedepth.studies.recovering import RECORD
+from safedepth.studies.places import RECORD
 from safedepth.studies.training import free_memory, require_numbers, trainer_on
 from safedepth.train.betas import BetaSchedule, table_of
 from safedepth.train.constrained import ConstrainedSFTTrainer

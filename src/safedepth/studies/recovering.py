@@ -20,6 +20,7 @@ from safedepth.chat import ChatFormat
 from safedepth.models import load_chat
 from safedepth.nouns import Anchor, Progress, Triplet
 from safedepth.runs.files import read_json, to_json, write_atomically
+from safedepth.studies.places import RECORD
 from safedepth.studies.training import diverged, free_memory, longest_example, require_numbers, trainer_on
 from safedepth.train.config import RecoveryConfig
 from safedepth.train.draws import Draws
@@ -29,11 +30,7 @@ from safedepth.train.recovery import RECOVERIES, AdaptiveRecovery, RecoveryPolic
 from safedepth.train.styles import style_named
 from safedepth.train.trainer import RecoveryTrainer
 
-__all__ = ["CONTROL_POLICY", "RECORD", "plan", "train_recovery"]
-
-RECORD = "training.json"
-"""Written last into a trained model's folder: how it was made, its losses, and that it is whole."""
-
+__all__ = ["CONTROL_POLICY", "plan", "train_recovery"]
 
 CONTROL_POLICY: Mapping[str, Any] = {
     "policy": refusal_only,

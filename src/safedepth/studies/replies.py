@@ -4,11 +4,13 @@ Inspect keeps the logs, resumes what was interrupted and runs samples side by si
 this module only says what to run and reads what came out.
 """
 
+import asyncio
+from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from shutil import disk_usage
+from shutil import disk_usage, rmtree
 from typing import Any
 
 import pandas as pd
@@ -17,10 +19,11 @@ from inspect_ai.hooks import Hooks, SampleEnd, hooks
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import Model
 
-from safedepth.errors import RunError
+from safedepth.errors import ModelError, RunError
 from safedepth.judges.judged import verdicts_of
 from safedepth.nouns import Progress
 from safedepth.provider.api import SafedepthAPI
+from safedepth.served.api import ServedAPI
 
 __all__ = ["COLUMNS", "counting", "replies_of", "run_tasks"]
 
@@ -86,17 +89,17 @@ def run_tasks(
 
     Raises RunError where samples failed (the model could not be asked, say), and
     KeyboardInterrupt on Ctrl-C; what succeeded is kept, and the same call goes on with
-    the rest.
+    the rest. Raises RunError, and keeps nothing, where the model behind a server has changed.
     """
     # Inspect's own limit of 20 at first keeps a prompt's depths apart; the engine wants to see them together.
     together = model.api.max_connections()
-    local = isinstance(model.api, SafedepthAPI)
+    ours = isinstance(model.api, SafedepthAPI | ServedAPI)
     with _told(sample_done or (lambda: None)):
         success, found = eval_set(
             list(tasks), str(logs), model=model, display="none", log_level="error", score_display=False,
             retry_attempts=0, retry_immediate=False, continue_on_fail=True, max_samples=together,
             max_tasks=len(tasks), log_buffer=20, log_realtime=False, acp_server=False, ctl_server=False,
-            max_connections=together if local else None, model_roles=dict(roles) if roles else None,
+            max_connections=together if ours else None, model_roles=dict(roles) if roles else None,
         )  # fmt: skip
     finished = [read_eval_log(log.location) for log in found]
     if len(finished) < len(tasks) or any(log.status == "cancelled" for log in finished):
@@ -106,8 +109,22 @@ def run_tasks(
         for log in finished
     )
     if not success or not complete:
+        with suppress(ModelError):  # a server that is down cannot be asked whether it changed
+            _require_unchanged(model, logs)
         raise RunError(_failure(finished, logs))
+    _require_unchanged(model, logs)
     return finished
+
+
+def _require_unchanged(model: Model, logs: Path) -> None:
+    """Ask the servers' canaries again; after a change nobody can tell whose the replies are."""
+    if not isinstance(model.api, ServedAPI):
+        return
+    try:
+        asyncio.run(model.api.require_unchanged())
+    except RunError:
+        rmtree(logs)
+        raise
 
 
 def _failure(logs: Sequence[EvalLog], folder: Path) -> str:
@@ -115,13 +132,25 @@ def _failure(logs: Sequence[EvalLog], folder: Path) -> str:
     errors += [log.error for log in logs if log.error is not None]
     total = sum(log.eval.dataset.samples or 0 for log in logs)
     done = sum(sample.error is None for log in logs for sample in log.samples or [])
-    cause = errors[0].message if errors else "Inspect ended the evaluation without an error of its own"
+    cause = (
+        _words(errors[0].message) if errors else "Inspect ended the evaluation without an error of its own"
+    )
     if disk_usage(folder).free < FULL_DISK:
         cause = f"the disk that holds {folder} is full"
     return (
         f"{total - done} of {total} replies could not be had: {cause}\n"
         f"What succeeded is kept in {folder}; the same command goes on with the rest."
     )
+
+
+def _words(message: str) -> str:
+    """What an error says, out of the `Name('words')` that Inspect makes of it."""
+    _, opened, rest = message.partition("(")
+    try:
+        words: object = literal_eval(rest.removesuffix(")")) if opened else message
+    except (SyntaxError, ValueError):
+        return message
+    return words if isinstance(words, str) else message
 
 
 def replies_of(logs: Sequence[EvalLog], model: str) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from safedepth.studies import summary
 from safedepth.studies.battery import Battery
 from safedepth.studies.organism_finetuning import FINETUNED, FineTuning
 from safedepth.studies.organism_training import DEEPENED
-from safedepth.studies.recovering import RECORD
+from safedepth.studies.places import RECORD
 from safedepth.studies.replies import replies_of, run_tasks
 from safedepth.studies.reproduce_attacks import ATTACKED, Attacked
 from safedepth.studies.target import Target, open_target

@@ -68,8 +68,8 @@ def _answers(
     """Rows of an anchors file: every request with its answer, where that came to an end."""
     asked = read_requests(requests)
     room = max_tokens
-    if target.loaded:
-        room = min(max_tokens, room_for_reply(target.loaded, asked, deepest=0, wanted=None))
+    if target.chat:
+        room = min(max_tokens, room_for_reply(target, asked, deepest=0, wanted=None))
     task = tasks.benign(
         prompts=str(Path(requests).resolve()), name="anchors", judge="rules", seed=seed, temperature=0.0,
         max_tokens=room,

@@ -21,7 +21,7 @@ from safedepth.runs import RunDirectory
 from safedepth.runs.files import to_json
 from safedepth.studies.shared_tables import Cleaner, Known
 
-__all__ = ["rejoin", "share"]
+__all__ = ["cleaner_of", "rejoin", "share"]
 
 NOTE = "Shared without the texts of prompts and harmful answers: hashes stand for them."
 
@@ -43,12 +43,19 @@ def share(run: Path, out: Path, *, replies: bool = False) -> Path:
         raise RunError(f"Expected a run with its texts, found one that was shared already in {run}. Copy it.")
     tables = _tables(source)
     summary = source.summary()
-    cleaner = Cleaner(tables, source.config, replies=replies)
+    cleaner = cleaner_of(source, tables, replies=replies)
     config = cleaner.clean(source.config) | {"shared": {"replies": replies}}
     summary = cleaner.clean(summary)
     summary["warnings"] = [*summary.get("warnings", []), NOTE]
     shared = {name: cleaner.table(table) for name, table in tables.items()}
     return _written(out, config, cleaner.clean(source.begun), shared, summary)
+
+
+def cleaner_of(
+    run: RunDirectory, tables: Mapping[str, pd.DataFrame] | None = None, *, replies: bool = False
+) -> Cleaner:
+    """What takes the texts of a run out of its tables and of what is told of it. Raises as `share`."""
+    return Cleaner(_tables(run) if tables is None else tables, run.config, replies=replies)
 
 
 def rejoin(shared: Path, prompts: str, out: Path) -> Path:

@@ -16,7 +16,8 @@ import pandas as pd
 
 from safedepth import tasks
 from safedepth.data import read_prompts, resolved, source_of
-from safedepth.data.suffixes import artifact_text, suffix_for, suffixes_text
+from safedepth.data.artifacts import AttackType, Jailbreak, artifact_text
+from safedepth.data.suffixes import suffix_for, suffixes_text
 from safedepth.errors import DataError, ModelError
 from safedepth.judges import judge_name, require_judges
 from safedepth.models import load_model
@@ -25,8 +26,9 @@ from safedepth.runs import RunDirectory
 from safedepth.runs.files import write_atomically
 from safedepth.studies import summary
 from safedepth.studies.replies import counting, replies_of, run_tasks
+from safedepth.studies.servers import keep_servers, recorded, require_known, served_notes, servers_block
 from safedepth.studies.suffix_search import Suffixes, SuffixOptions, search_suffixes, suffix_block
-from safedepth.studies.target import Target, is_served, open_target, room_after
+from safedepth.studies.target import Target, is_served, open_target, room_after, servers_of
 
 __all__ = ["ARTIFACT", "SUFFIXES", "SuffixConfig", "suffix_attack"]
 
@@ -38,7 +40,8 @@ class SuffixConfig:
     """Everything a suffix attack depends on; stored whole as `config.json`.
 
     `also` are further local models of the same vocabulary that a suffix must work on at once;
-    `transfer` are models that the suffixes are only tried on, served ones too.
+    `transfer` are models that the suffixes are only tried on, served ones too: `servers` are their
+    addresses, as "MODEL=URL", or "URL" for the first.
     """
 
     model: str
@@ -54,6 +57,7 @@ class SuffixConfig:
     top_p: float = 0.6
     top_k: int = 50
     max_tokens: int | None = None
+    servers: tuple[str, ...] = ()
     chat_template: str | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -78,7 +82,8 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
     source = source_of(config.prompts)
     prompts = read_prompts(config.prompts, limit=config.limit)
     require_judges(config.judges)
-    record = asdict(config) | {"kind": "suffix", "prompts_sha256": source.sha256}
+    require_known(config.servers, config.transfer)
+    record = recorded(asdict(config)) | {"kind": "suffix", "prompts_sha256": source.sha256}
     with RunDirectory.open(out, record) as run:
         target = open_target(
             config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
@@ -90,17 +95,26 @@ def suffix_attack(config: SuffixConfig, out: Path, *, progress: Progress | None 
         )  # fmt: skip
         write_atomically(run.path / SUFFIXES, suffixes_text(found.suffixes).encode())
         run.measurement("losses", lambda: found.losses)
-        cards = {"aligned": target.card}
+        cards, served = {"aligned": target.card}, dict[str, Target]()
         tables = [_replies(config, run, target, prompts, "aligned", 0, progress)]
         for number, name in enumerate(config.transfer, start=1):
-            with closing(open_target(name, dtype=config.dtype, device=config.device)) as other:
+            places = servers_of(config.servers, name, first=number == 1)
+            with closing(
+                open_target(name, servers=places, dtype=config.dtype, device=config.device)
+            ) as other:
+                keep_servers(run, str(number), other)
                 role = name if Path(name).name in cards else Path(name).name
                 cards[role] = other.card
+                served |= {role: other} if other.served else {}
                 tables.append(_replies(config, run, other, prompts, role, number, progress))
         replies = run.measurement("replies", lambda: pd.concat(tables, ignore_index=True))
-        write_atomically(run.path / ARTIFACT, _artifact(config, prompts, found, replies).encode())
-        whole = _summary(config, run.begun["created"], cards, found, replies)
-        run.write_summary(whole | {"sources": {"prompts": source.entry}, "warnings": list(source.warnings)})
+        created = run.begun["created"]
+        if (artifact := _artifact(config, created, prompts, found, replies)) is not None:
+            write_atomically(run.path / ARTIFACT, artifact.encode())
+        whole = _summary(config, created, cards, found, replies)
+        notes = served_notes(served, sampled=config.temperature > 0, top_k=True)
+        told = {"sources": {"prompts": source.entry}, "warnings": [*source.warnings, *notes]}
+        run.write_summary(whole | told | servers_block(served))
         run.finish()
     return out
 
@@ -115,10 +129,8 @@ def _replies(
     progress: Progress | None,
 ) -> pd.DataFrame:
     """Replies of one model with the suffixes, and without; `number` tells the models of a run apart."""
-    room = config.max_tokens or 512
-    if target.loaded is not None:
-        forced = 4 * config.options.tokens  # other tokenizers may need more for the same text
-        room = room_after(target.loaded, prompts, forced=forced, wanted=config.max_tokens)
+    forced = 4 * config.options.tokens  # other tokenizers may need more for the same text
+    room = room_after(target, prompts, forced=forced, wanted=config.max_tokens)
     common: dict[str, Any] = {
         "prompts": resolved(config.prompts), "judge": list(config.judges), "limit": config.limit,
         "repeats": config.repeats, "seed": config.seed, "temperature": config.temperature,
@@ -142,25 +154,35 @@ def _replies(
     )
 
 
-def _artifact(config: SuffixConfig, prompts: Sequence[Prompt], found: Suffixes, replies: pd.DataFrame) -> str:
-    """JailbreakBench's layout, with the first reply of the model attacked to every prompt."""
+def _artifact(
+    config: SuffixConfig, created: str, prompts: Sequence[Prompt], found: Suffixes, replies: pd.DataFrame
+) -> str | None:
+    """JailbreakBench's layout, with the first reply of the model attacked; None where none was scored."""
     told = summary.verdicts(replies, judge_name(config.judges[0]))
     told = told[(told["attack"] == "suffix") & (told["model"] == "aligned") & (told["repeat"] == 0)]
     said = {str(row["prompt_id"]): row for _, row in told.iterrows()}
     verdict = {Outcome.COMPLIED.value: True, Outcome.REFUSED.value: False}
-    rows: list[Mapping[str, Any]] = []
+    jailbreaks = []
     for prompt in prompts:
         one, row = suffix_for(found.suffixes, prompt.id), said[prompt.id]
         assert one is not None
-        rows.append(
-            {"id": prompt.id, "goal": prompt.messages[-1]["content"], "suffix": one.suffix,
-             "category": prompt.category, "response": row["continuation"],
-             "jailbroken": verdict.get(row["outcome"]), "queries": (one.steps or 0) * config.options.width}
+        goal, queries = prompt.messages[-1]["content"], (one.steps or 0) * config.options.width
+        broken = verdict.get(row["outcome"])
+        jailbreaks.append(
+            Jailbreak(
+                prompt.id, goal, prompt.category, f"{goal} {one.suffix}", row["continuation"], broken,
+                number_of_queries=queries, queries_to_jailbreak=queries if broken else None,
+            )
         )  # fmt: skip
+    if all(one.jailbroken is None for one in jailbreaks):
+        return None
     return artifact_text(
-        rows,
+        jailbreaks,
         model=found.suffixes[0].model,
         method="GCG",
+        attack_type=AttackType.WHITE_BOX,
+        date=created,
+        provider="transformers",
         parameters=asdict(config.options) | {"seed": config.seed},
     )
 

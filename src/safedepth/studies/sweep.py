@@ -53,6 +53,8 @@ def parse_sweep(words: Sequence[str]) -> tuple[SweepOptions, SweepConfig, ModelC
     words = [re.sub(r"^--out(?==|$)", "--output_dir", word) for word in words]
     kinds, usage = (SweepOptions, SweepConfig), "MODEL --data FILE --prompts FILE --benign FILE --out DIR"
     options, config, model = parse_training(words, kinds, command=COMMAND, usage=usage)
+    if config.push_to_hub:
+        raise DataError("expected no --push_to_hub: a sweep makes many models. See: safedepth push --help")
     return options, config, model
 
 

@@ -1,11 +1,12 @@
-"""What is being tested: a local checkpoint, or a model that Inspect reaches through a server.
+"""What is being tested: a local checkpoint, or a model that Inspect reaches through one or more servers.
 
 MODEL on the command line is a path, a hub id, or an Inspect name such as
 `vllm/meta-llama/Llama-3.1-8B-Instruct`. Hub organisations that share their name with
 an Inspect provider (google, openai) are meant as Inspect names; `safedepth/google/...`
-loads such a checkpoint locally.
+loads such a checkpoint locally. A served model is probed before anything is asked of it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +15,21 @@ from typing import Any
 from inspect_ai._util.registry import registry_find, registry_info
 from inspect_ai.model import Model, get_model
 
-from safedepth.attacks.forcing import continues_messages
 from safedepth.chat import ChatFormat
 from safedepth.errors import ModelError
-from safedepth.models import LoadedModel, context_length, load_model
+from safedepth.models import LoadedModel, context_length, load_chat, load_model
 from safedepth.nouns import Prompt
 from safedepth.provider.api import forget_loaded, register_loaded
+from safedepth.served.api import ServedAPI, served_model
+from safedepth.served.clients import Server
+from safedepth.served.connection import chat_model
+from safedepth.served.probe import probe
 
-__all__ = ["Target", "is_served", "open_target", "room_after", "room_for_reply", "room_within"]
+__all__ = ["Target", "is_served", "open_target", "room_after", "room_for_reply", "room_within", "servers_of"]
 
 LOCAL = "safedepth"
+ROOM = 512
+"""New tokens that a reply may have where nobody says and the context allows."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +47,76 @@ class Target:
             forget_loaded(self.name)
 
     @property
-    def continues(self) -> bool:
-        """Whether it is known to continue an assistant's message, so that tokens can be forced."""
-        return self.loaded is not None or continues_messages(str(self.model))
+    def served(self) -> ServedAPI | None:
+        """Its servers with what the probe found; None for a local model, and for one that was not probed."""
+        return self.model.api if isinstance(self.model.api, ServedAPI) else None
+
+    @property
+    def forced_as(self) -> str | None:
+        """How the beginning of an answer is forced: as "tokens", as "text", or None: not at all."""
+        return "tokens" if self.loaded is not None else self.served.forced_as if self.served else None
+
+    @property
+    def chat(self) -> ChatFormat | None:
+        """What counts its tokens, where a tokenizer is known."""
+        return self.loaded.chat if self.loaded else self.served.chat if self.served else None
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that prompt and reply may have together; None where no limit is known."""
+        return (
+            context_length(self.loaded.model) if self.loaded else self.served.context if self.served else None
+        )
 
     @property
     def card(self) -> dict[str, Any]:
         """Provenance, as `summary.json` holds it."""
-        return asdict(self.loaded.card) if self.loaded else {"name": str(self.model), "server": True}
+        return asdict(self.loaded.card) if self.loaded else {"name": self.name, "server": True}
 
 
 def open_target(
-    name: str, *, chat_template: str | None = None, dtype: str = "auto", device: str = "auto"
+    name: str,
+    *,
+    servers: Sequence[str] = (),
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Target:
-    """Load a checkpoint or connect to a server, whatever `name` says.
+    """Load a checkpoint, or connect to a server and probe it, whatever `name` says.
 
-    Raises ModelError or TemplateError as `load_model` does, and ModelError where
-    Inspect cannot make the model (a provider's package or key that is missing, say).
+    `servers` are addresses under which the one model is served; none leaves it to Inspect where that
+    is. `tokenizer` and `chat_template` render prompts for a server, and count tokens. Raises
+    ModelError or TemplateError as `load_model` does, ModelError where Inspect cannot make the model
+    (a provider's package or key that is missing, say), as `served.probe.probe`, and where two
+    servers hold different models.
     """
     provider, _, rest = name.partition("/")
     if is_served(name):
-        try:
-            return Target(name, get_model(name), None)
-        except Exception as error:
-            raise ModelError(f"Inspect could not make the model {name!r}: {error}") from error
+        chat = load_chat(tokenizer, chat_template=chat_template) if tokenizer else None
+        places = tuple(dict.fromkeys(servers)) or (None,)
+        return Target(name, served_model(name, asyncio.run(_probed(name, places, chat)), chat), None)
+    if servers:
+        raise ModelError(
+            f"expected a model name as Inspect writes it (vllm/NAME, openai-api/SERVICE/NAME) for the server "
+            f"{servers[0]}, found {name!r}, which is a checkpoint to be loaded here. Name the model as it is "
+            "served, or leave --server out"
+        )
     path = rest if provider == LOCAL and not Path(name).exists() else name
     loaded = load_model(path, chat_template=chat_template, dtype=dtype, device=device)
     register_loaded(path, loaded)
     return Target(path, get_model(f"{LOCAL}/{path}", memoize=False), loaded)
+
+
+async def _probed(name: str, places: Sequence[str | None], chat: ChatFormat | None) -> list[Server]:
+    """Every server with what it can do, all asked at once."""
+    models = [chat_model(name, place) for place in places]
+    try:
+        found = await asyncio.gather(*(probe(model, chat=chat) for model in models))
+    finally:
+        for model in models:
+            await model.api.aclose()
+    return [Server(name, place, one) for place, one in zip(places, found, strict=True)]
 
 
 def is_served(name: str) -> bool:
@@ -81,33 +129,43 @@ def _inspect_providers() -> set[str]:
     return {registry_info(item).name.rpartition("/")[2] for item in found} - {LOCAL}
 
 
-def room_for_reply(
-    loaded: LoadedModel, prompts: Sequence[Prompt], *, deepest: int, wanted: int | None
-) -> int:
+def servers_of(given: Sequence[str], name: str, *, first: bool = False) -> tuple[str, ...]:
+    """The addresses of the model `name` among "URL" and "NAME=URL"; a bare URL is the first model's."""
+    found = []
+    for text in given:
+        named, equals, url = text.partition("=http")
+        if equals and not text.startswith("http"):
+            found += [f"http{url}"] if named == name else []
+        elif first:
+            found.append(text)
+    return tuple(found)
+
+
+def room_for_reply(target: Target, prompts: Sequence[Prompt], *, deepest: int, wanted: int | None) -> int:
     """How many new tokens every reply may have: `wanted`, or up to 512 as far as the context allows.
 
     Raises ModelError naming the first prompt for which the context is too short.
     """
-    limit = context_length(loaded.model)
-    return room_within(limit, loaded.card.name, loaded.chat, prompts, deepest=deepest, wanted=wanted)
+    if target.chat is None:
+        return wanted or ROOM
+    return room_within(target.context, target.name, target.chat, prompts, deepest=deepest, wanted=wanted)
 
 
-def room_after(loaded: LoadedModel, prompts: Sequence[Prompt], *, forced: int, wanted: int | None) -> int:
+def room_after(target: Target, prompts: Sequence[Prompt], *, forced: int, wanted: int | None) -> int:
     """As `room_for_reply`, after `forced` tokens that are not the harmful answer's, or more than it has.
 
     Raises ModelError where nothing is left.
     """
-    limit = context_length(loaded.model)
-    if limit is None:
-        return wanted or 512
-    longest = max(len(loaded.chat.prompt_ids(prompt.messages)) for prompt in prompts)
-    room = limit - longest - forced
+    if target.chat is None or target.context is None:
+        return wanted or ROOM
+    longest = max(len(target.chat.prompt_ids(prompt.messages)) for prompt in prompts)
+    room = target.context - longest - forced
     if room < 1:
         raise ModelError(
-            f"{loaded.card.name} has a context of {limit} tokens; the longest prompt takes {longest} and "
+            f"{target.name} has a context of {target.context} tokens; the longest prompt takes {longest} and "
             f"{forced} more are forced. Use shorter prompts, or force fewer tokens."
         )
-    return min(wanted or 512, room)
+    return min(wanted or ROOM, room)
 
 
 def room_within(
@@ -128,7 +186,7 @@ def room_within(
         if needed > longest:
             longest, where = needed, prompt.id
     if limit is None:
-        return wanted or 512
+        return wanted or ROOM
     room = limit - longest
     if room < (wanted or 1):
         raise ModelError(
@@ -136,4 +194,4 @@ def room_within(
             f"takes {longest} and {wanted or 1} more were asked for. "
             "Use shorter prompts, or smaller --depths or --max-tokens."
         )
-    return wanted or min(512, room)
+    return wanted or min(ROOM, room)

@@ -18,7 +18,15 @@ from safedepth.errors import ModelError, RunError
 from safedepth.models import context_length
 from safedepth.models.checkpoint import find_checkpoint, first_line
 
-__all__ = ["diverged", "free_memory", "longest_example", "part_processes", "require_numbers", "trainer_on"]
+__all__ = [
+    "diverged",
+    "free_memory",
+    "longest_example",
+    "part_processes",
+    "require_numbers",
+    "trained_dtype",
+    "trainer_on",
+]
 
 
 def trainer_on(
@@ -31,6 +39,7 @@ def trainer_on(
     """
     place = Path(model).expanduser()
     config.disable_tqdm = config.disable_tqdm or quiet
+    config.push_to_hub = False  # once, at the end, by the command: never a checkpoint, never without a card
     config.model_init_kwargs = {
         "revision": options.model_revision,
         "dtype": options.dtype,
@@ -53,6 +62,13 @@ def trainer_on(
             f"{model} cannot be trained with these options ({first_line(error)}). Change them: see {command} "
             "--help, and TRL's ModelConfig and SFTConfig"
         ) from error
+
+
+def trained_dtype(options: ModelConfig) -> str:
+    """The `dtype` in which models before and after are tested: quantised where the training was (QLoRA)."""
+    if options.load_in_4bit or options.load_in_8bit:
+        return "int4" if options.load_in_4bit else "int8"
+    return "auto"
 
 
 def longest_example(model: str, max_length: int | None) -> int | None:

@@ -72,9 +72,7 @@ def utility_table(
     source = str(Path(data).resolve()) if Path(data).exists() else str(data)
     rows = read_task(source, **read)
     chosen = metric_for(rows.task, metric)
-    room = max_tokens or 512
-    if target.loaded is not None:
-        room = room_for_reply(target.loaded, rows.requests, deepest=0, wanted=max_tokens)
+    room = room_for_reply(target, rows.requests, deepest=0, wanted=max_tokens)
     todo = tasks.downstream(
         data=source, metric=chosen.name, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k,
         max_tokens=room, **read,

@@ -108,9 +108,7 @@ class Requests:
         return todo
 
     def _room(self, target: Target, prompts: Sequence[Prompt]) -> int:
-        if target.loaded is None:
-            return self.max_tokens or 512
-        return room_for_reply(target.loaded, prompts, deepest=0, wanted=self.max_tokens)
+        return room_for_reply(target, prompts, deepest=0, wanted=self.max_tokens)
 
 
 def _measure(name: str, judge: str) -> tuple[str, Outcome]:

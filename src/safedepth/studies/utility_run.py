@@ -23,7 +23,8 @@ from safedepth.nouns import Progress
 from safedepth.runs import RunDirectory
 from safedepth.studies.deepen_options import named_files
 from safedepth.studies.harness_rates import folder_sha256, harness_entries, harness_notes, harness_table
-from safedepth.studies.target import Target, open_target
+from safedepth.studies.servers import keep_servers, recorded, require_known, served_notes, servers_block
+from safedepth.studies.target import Target, open_target, servers_of
 from safedepth.studies.utility_requests import (
     SAFE,
     UNSAFE,
@@ -60,6 +61,7 @@ class UtilityConfig:
     limit: int | None = None
     seed: int = 0
     max_tokens: int | None = None
+    servers: tuple[str, ...] = ()
     chat_template: str | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -107,20 +109,27 @@ def utility(config: UtilityConfig, out: Path, *, progress: Progress | None = Non
     sources |= {"AlpacaEval": source_of(config.alpaca)} if config.alpaca else {}
     wins = Wins.of(config.alpaca, config.annotators, limit=config.limit, max_tokens=config.max_tokens)
     harness = None if config.harness is None else Harness.of(config.harness)
+    require_known(config.servers, (config.model,))
     with closing(
         open_target(
-            config.model, chat_template=config.chat_template, dtype=config.dtype, device=config.device
+            config.model,
+            servers=servers_of(config.servers, config.model, first=True),
+            chat_template=config.chat_template,
+            dtype=config.dtype,
+            device=config.device,
         )
     ) as target:
         requests.require_room(target)
         # Only now: a folder that was begun with a mistake in it would refuse the corrected command.
-        with RunDirectory.open(out, asdict(config) | _record(config, sources)) as run:
+        with RunDirectory.open(out, recorded(asdict(config)) | _record(config, sources)) as run:
+            keep_servers(run, MODEL, target)
             parts = [
                 _lm_eval(config, run, target, harness, progress),
                 _asked(run, target, requests, progress),
                 _won(run, target, wins, config, progress),
             ]
-            run.write_summary(_summary(run, config, target, sources, parts))
+            served = servers_block({MODEL: target})
+            run.write_summary(_summary(run, config, target, sources, parts) | served)
             run.finish()
     return out
 
@@ -210,5 +219,9 @@ def _summary(
         "alpaca": next((part["alpaca"] for part in parts if "alpaca" in part), None),
         "sources": {name: source.entry for name, source in sources.items()},
         "not_measured": all_of("not_measured"),
-        "warnings": [*dict.fromkeys(told), *all_of("warnings")],
+        "warnings": [
+            *dict.fromkeys(told),
+            *all_of("warnings"),
+            *served_notes({MODEL: target}, sampled=False, top_k=False),
+        ],
     }

@@ -87,13 +87,10 @@ class Wins:
         rows = [json.dumps({"id": item.id, "prompt": item.instruction}) for item in self.instructions]
         asked = run.path / FOLDER / "instructions.jsonl"
         write_atomically(asked, ("\n".join(rows) + "\n").encode())
-        room = self.max_tokens or 512
-        if target.loaded is not None:
-            prompts = [
-                Prompt(item.id, (Message(role="user", content=item.instruction),))
-                for item in self.instructions
-            ]
-            room = room_for_reply(target.loaded, prompts, deepest=0, wanted=self.max_tokens)
+        prompts = [
+            Prompt(item.id, (Message(role="user", content=item.instruction),)) for item in self.instructions
+        ]
+        room = room_for_reply(target, prompts, deepest=0, wanted=self.max_tokens)
         todo = [
             tasks.benign(
                 prompts=str(asked.resolve()), name=FOLDER, seed=seed, temperature=0.0, max_tokens=room

@@ -47,6 +47,7 @@ __all__ = [
     "safedepth",
     "safedepth_attacker",
     "safedepth_grader",
+    "safedepth_served",
     "strongreject",
     "strongreject_finetuned",
     "suffix",
@@ -62,6 +63,14 @@ def safedepth() -> type[ModelAPI]:
     from safedepth.provider.api import SafedepthAPI
 
     return SafedepthAPI
+
+
+@modelapi(name="safedepth_served")
+def safedepth_served() -> type[ModelAPI]:
+    """What a study connected to its servers (see `safedepth.served`); it cannot be named elsewhere."""
+    from safedepth.served.api import ServedAPI
+
+    return ServedAPI
 
 
 @modelapi(name="safedepth_attacker")

@@ -2,6 +2,7 @@
 
 from safedepth.terminal.console import INTERRUPTED, console, escaped, progress_bars, quiet_libraries, say
 from safedepth.terminal.help import print_attack_help, print_finetune_help, print_training_help
+from safedepth.terminal.pushing import asked_to_push, push_folder
 from safedepth.terminal.tables import (
     finish,
     print_attack,
@@ -12,6 +13,7 @@ from safedepth.terminal.tables import (
 
 __all__ = [
     "INTERRUPTED",
+    "asked_to_push",
     "console",
     "escaped",
     "finish",
@@ -23,6 +25,7 @@ __all__ = [
     "print_sweep",
     "print_training_help",
     "progress_bars",
+    "push_folder",
     "quiet_libraries",
     "say",
 ]

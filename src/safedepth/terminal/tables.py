@@ -19,11 +19,15 @@ __all__ = [
     "print_claims",
     "print_depth",
     "print_dynamics",
+    "print_measured",
     "print_overview",
     "print_paired",
     "print_plan",
     "print_sweep",
 ]
+
+TOKENS = ("1", "2", "5", "10", "20", "40")
+"""Tokens of an answer at which a terminal shows what was measured."""
 
 
 def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
@@ -52,7 +56,9 @@ def finish(out: Path, *, show_harmful: bool, png: bool) -> None:
         print_dynamics(summary)
     elif summary.get("deepening"):
         print_paired(summary["deepening"].get("paired") or [])
-    if summary["kind"] == "judge":
+    if summary["kind"] == "measure":
+        print_measured(summary)
+    elif summary["kind"] == "judge":
         print_judging(summary)
     elif summary["kind"] == "utility":
         print_utility(summary)
@@ -207,3 +213,22 @@ def print_dynamics(summary: dict[str, Any]) -> None:
             table.add_row(*map(escaped, row))
         if told.rows:
             console().print(table)
+
+
+def print_measured(summary: dict[str, Any]) -> None:
+    """KL, what rounding alone makes, and log-probabilities, at the tokens people ask for."""
+    from rich.table import Table
+
+    from safedepth.report import answers, precision
+    from safedepth.report.reading import complete
+
+    found = complete(summary)
+    for told in (precision.by_token(found), answers.by_token(found)):
+        table = Table(*map(escaped, told.head), title=escaped(told.title), title_justify="left")
+        for row in told.rows:
+            if row[0] in TOKENS or row is told.rows[-1]:
+                table.add_row(*map(escaped, row))
+        if told.rows:
+            console().print(table)
+    for sentence in filter(None, (answers.ends(found), precision.below(found))):
+        say(escaped(sentence))
