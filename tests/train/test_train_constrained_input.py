@@ -1,6 +1,7 @@
 """What the constrained trainer refuses, with which words, and when it stops."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +65,16 @@ def test_an_option_that_would_make_positions_or_the_loss_wrong_is_refused(tmp_pa
 def test_an_option_that_cannot_be_is_refused(tmp_path: Path, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         protect_config(tmp_path, **options)
+
+
+def test_zero_3_is_refused_where_a_reference_is_asked_before_the_training(tmp_path: Path) -> None:
+    third, second = SimpleNamespace(zero_stage=3), SimpleNamespace(zero_stage=2)
+    constrained = ConstrainedSFTConfig(output_dir=str(tmp_path))
+    constrained.require_askable(None)
+    constrained.require_askable(second)
+    ConstrainedSFTConfig(output_dir=str(tmp_path), objective="sft").require_askable(third)
+    with pytest.raises(DataError, match=r"ZeRO-3.*configs/fsdp2\.yaml"):
+        constrained.require_askable(third)
 
 
 def test_a_schedule_that_gives_no_betas_is_refused_before_anything_is_asked(tmp_path: Path) -> None:

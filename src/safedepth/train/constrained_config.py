@@ -39,8 +39,9 @@ FIXED: Mapping[str, tuple[Any, str]] = MappingProxyType(
 class ConstrainedSFTConfig(ProtectOptions, SFTConfig):  # type: ignore[misc]
     """How to fine-tune under the constraint, on top of TRL's options.
 
-    Raises DataError for an unknown objective, betas that are not positive numbers, and options of
-    TRL's that would make positions or the loss wrong (`FIXED`).
+    Raises DataError for an unknown objective, betas that are not positive numbers, options of
+    TRL's that would make positions or the loss wrong (`FIXED`), and for DeepSpeed's ZeRO-3 where a
+    reference is asked.
     """
 
     adam_beta1: float = said(0.5, "First beta of AdamW, as in the paper.")
@@ -60,3 +61,17 @@ class ConstrainedSFTConfig(ProtectOptions, SFTConfig):  # type: ignore[misc]
             own.warmup_steps = 0 if self.objective == "sft" else WARMUP_STEPS
         settle_machine(self)
         super().__post_init__()
+        self.require_askable(own.deepspeed_plugin)
+
+    def require_askable(self, deepspeed: Any) -> None:
+        """Raise DataError where the reference must be asked ahead and DeepSpeed (its plugin) is ZeRO-3.
+
+        It cannot train a model that was asked before (DeepSpeed 0.19).
+        """
+        stored = self.needs_log_probs and self.precompute_reference
+        if stored and deepspeed is not None and deepspeed.zero_stage == 3:
+            raise DataError(
+                "expected FSDP2, DDP or ZeRO-2, found DeepSpeed's ZeRO-3: it cannot train a model that was "
+                "asked before, and the constraint asks the reference first. Use configs/fsdp2.yaml, which "
+                "shares out the same"
+            )
