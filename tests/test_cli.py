@@ -204,8 +204,8 @@ def test_a_comparison_needs_prompts_and_steps(asked: Asked, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_doctor_finds_this_machine_fit() -> None:
-    done = _safedepth("doctor")
+def test_doctor_finds_this_machine_fit(asked: Asked) -> None:
+    done = asked("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a tiny model through Inspect" in done.stdout
 
@@ -213,7 +213,8 @@ def test_doctor_finds_this_machine_fit() -> None:
 def _audit(testbed: Testbed, out: Path) -> list[str]:
     return [
         "audit", str(testbed.organism("aligned")), "--prompts", str(testbed.prompts), "--judge", "oracle",
-        "--limit", "24", "--depths", "0,1,2,5,10,20,40", "--max-tokens", "100", "--out", str(out),
+        "--limit", "24", "--depths", "0,1,2,5,10,20,40", "--max-tokens", "100",
+        "--settings", "temperature=0.5,1,1.5", "--out", str(out),
     ]  # fmt: skip
 
 
@@ -224,15 +225,13 @@ def whole(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory, worker_id:
     out = (base if worker_id == "master" else base.parent) / "audited"
     with FileLock(out.with_suffix(".lock")):
         if not (out / "manifest.json").exists():
-            done = _safedepth(*_audit(testbed, out))
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.strip().endswith(str(out / "report.html"))
+            assert safedepth(*_audit(testbed, out)) == 0
     return out
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_audit_continues_with_the_same_command_to_the_same_rows(
-    testbed: Testbed, whole: Path, tmp_path: Path, how: signal.Signals
+    testbed: Testbed, whole: Path, asked: Asked, tmp_path: Path, how: signal.Signals
 ) -> None:
     cut = tmp_path / "cut"
     process = subprocess.Popen(
@@ -253,8 +252,9 @@ def test_a_killed_audit_continues_with_the_same_command_to_the_same_rows(
         assert "Traceback" not in stderr
         assert "the same command goes on" in stderr
 
-    again = _safedepth(*_audit(testbed, cut))
+    again = asked(*_audit(testbed, cut))
     assert again.returncode == 0, again.stderr
+    assert again.stdout.strip().endswith(str(cut / "report.html"))
     expected, found = (pd.read_parquet(run / "measurements" / "replies.parquet") for run in (whole, cut))
     pd.testing.assert_frame_equal(found, expected)
     assert (

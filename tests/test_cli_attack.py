@@ -12,6 +12,7 @@ import pytest
 from safedepth.studies.attack_options import AttackOptions, SweepOptions
 from safedepth.terminal import print_attack, print_sweep
 from safedepth.train.protect_options import ProtectOptions
+from studies.deepen_calls import safedepth
 
 HELP = """
 import sys
@@ -42,16 +43,18 @@ def test_help_lists_every_option_without_loading_a_model_library(command: str, o
 
 
 @pytest.mark.parametrize("command", ["finetune", "sweep"])
-def test_a_mistake_is_one_line_on_standard_error(tmp_path: Path, command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "safedepth.cli", "attack", command, "model", "--data", "absent.jsonl",
-         "--prompts", "absent.jsonl", "--benign", "absent.jsonl", "--output_dir", str(tmp_path / "out")],
-        capture_output=True, text=True, check=False, timeout=120,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+def test_a_mistake_is_one_line_on_standard_error(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    status = safedepth(
+        "attack", command, "model", "--data", "absent.jsonl", "--prompts", "absent.jsonl", "--benign",
+        "absent.jsonl", "--output_dir", tmp_path / "out",
     )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
+    told = capsys.readouterr()
+    assert status == 2, told.err
+    assert told.out == ""
+    (line,) = told.err.strip().splitlines()
     assert "expected a file at absent.jsonl, found nothing there" in line
     assert not (tmp_path / "out").exists()
 
