@@ -19,7 +19,8 @@ from safedepth.cli_judge import judge, rejoin, share
 from safedepth.cli_measure import measure
 from safedepth.cli_publish import bundle, export, push
 from safedepth.cli_utility import utility
-from safedepth.errors import RunError, SafedepthError
+from safedepth.cli_words import USER_ERROR, require_one_process
+from safedepth.errors import SafedepthError
 from safedepth.terminal import (
     asked_to_push,
     escaped,
@@ -31,7 +32,7 @@ from safedepth.terminal import (
     quiet_libraries,
     say,
 )
-from safedepth.terminal.console import process_of, speaker
+from safedepth.terminal.console import speaker
 
 __all__ = ["app", "main"]
 
@@ -58,11 +59,6 @@ app.command()(push)
 app.command()(bundle)
 app.command()(export)
 
-USER_ERROR = 2
-
-TOGETHER = ("measure", "dynamics", "deepen", "finetune")
-"""Commands whose work several processes share."""
-
 
 def main() -> None:
     """Entry point: a user's mistake prints one message and no traceback."""
@@ -76,16 +72,8 @@ def main() -> None:
 @app.callback()
 def only_where_work_is_shared(context: typer.Context) -> None:
     """Refuse a launcher's processes where each would do all of the work."""
-    rank, count = process_of()
-    if count == 1 or context.invoked_subcommand in TOGETHER:
-        return
-    if rank:  # the main one says it
-        raise typer.Exit(USER_ERROR)
-    raise RunError(
-        f"safedepth {context.invoked_subcommand} runs in one process, found {count} of a launcher. Start it "
-        f"without. {', '.join(TOGETHER)} share work among processes; for an audit serve the model on all "
-        "GPUs (vLLM with tensor parallelism, or several servers) and name them with --server."
-    )
+    if context.invoked_subcommand != "attack":  # which looks at its own commands
+        require_one_process(str(context.invoked_subcommand))
 
 
 @app.command()

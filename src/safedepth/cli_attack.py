@@ -29,6 +29,7 @@ from safedepth.cli_words import (
     depths_of,
     judges_of,
     names_of,
+    require_one_process,
 )
 from safedepth.terminal import (
     asked_to_push,
@@ -48,6 +49,12 @@ attack_app = typer.Typer(
 
 # TRL's options are hundreds: its parser reads them all.
 _UNREAD = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@attack_app.callback()
+def only_where_work_is_shared(context: typer.Context) -> None:
+    """Refuse a launcher's processes where each would do all of the work."""
+    require_one_process(f"attack {context.invoked_subcommand}")
 
 
 @attack_app.command("finetune", context_settings=_UNREAD, add_help_option=False)

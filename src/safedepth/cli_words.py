@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from safedepth.errors import DataError
+from safedepth.errors import DataError, RunError
+from safedepth.terminal.console import process_of
 
 __all__ = [
+    "USER_ERROR",
     "ChatTemplate",
     "Device",
     "Dtype",
@@ -31,6 +33,7 @@ __all__ = [
     "depths_of",
     "judges_of",
     "names_of",
+    "require_one_process",
 ]
 
 Model = Annotated[str, typer.Argument(help="A path, a hub id, or an Inspect model name (vllm/...).")]
@@ -58,10 +61,33 @@ Servers = Annotated[
     list[str] | None,
     typer.Option("--server", help="Where the model is served (http://.../v1), or NAME=URL; repeatable."),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8 or int4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 ShowHarmful = Annotated[bool, typer.Option(help="Do not redact harmful text in the report.")]
 Png = Annotated[bool, typer.Option(help="Also write the figures as PNG.")]
+
+
+USER_ERROR = 2
+
+TOGETHER = ("measure", "dynamics", "deepen", "finetune", "attack finetune")
+"""Commands whose work several processes share."""
+
+
+def require_one_process(command: str) -> None:
+    """Refuse the processes of a launcher for a command of which each would do all of the work.
+
+    Raises RunError in the main process; the others end without a word.
+    """
+    rank, count = process_of()
+    if count == 1 or command in TOGETHER:
+        return
+    if rank:
+        raise typer.Exit(USER_ERROR)
+    raise RunError(
+        f"safedepth {command} runs in one process, found {count} of a launcher. Start it without. "
+        f"{', '.join(TOGETHER)} share work among processes; for an audit serve the model on all GPUs (vLLM "
+        "with tensor parallelism, or several servers) and name them with --server."
+    )
 
 
 def depths_of(text: str) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from altair.utils.schemapi import debug_mode
 
 from report.synthetic_attacks import attacked_replies, attacked_summary, make_attacked_run
 from report.synthetic_deepening import VARIANTS, compare_summary, deepened_replies, make_deepened_run
@@ -54,17 +53,16 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def about_finetuning(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of runs about fine-tuning, by kind, and of a reproduction with the blocks on it."""
-    with debug_mode(False):  # Altair's checks take longer than the drawing
-        pages = {
-            kind: build_report(
-                make_finetuning_run(tmp_path_factory.mktemp(kind), finetuning_summary(kind), replies)
-            )
-            for kind, replies in (
-                ("dynamics", None), ("finetune", None), ("attack", finetuned_replies()), ("sweep", None),
-            )
-        }  # fmt: skip
-        blocks = {"dynamics": dynamics(), "protection": protection()}
-        pages["reproduce"] = build_report(make_run(tmp_path_factory.mktemp("protect"), changes=blocks))
+    pages = {
+        kind: build_report(
+            make_finetuning_run(tmp_path_factory.mktemp(kind), finetuning_summary(kind), replies)
+        )
+        for kind, replies in (
+            ("dynamics", None), ("finetune", None), ("attack", finetuned_replies()), ("sweep", None),
+        )
+    }  # fmt: skip
+    blocks = {"dynamics": dynamics(), "protection": protection()}
+    pages["reproduce"] = build_report(make_run(tmp_path_factory.mktemp("protect"), changes=blocks))
     return pages
 
 
@@ -73,27 +71,25 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of runs on judges and on utility, of an audit by category, of a trade-off."""
     parts = {"categories": categories(), "agreement": agreement(("oracle", "rules")), "sources": SOURCES}
     traded = finetuning_summary("finetune") | {"trade_off": trade_off(("before", "after"))}
-    with debug_mode(False):  # Altair's checks take longer than the drawing
-        return {
-            "judge": build_report(make_judged_run(tmp_path_factory.mktemp("judge"))),
-            "utility": build_report(make_utility_run(tmp_path_factory.mktemp("utility"))),
-            "audit": build_report(
-                make_run(tmp_path_factory.mktemp("by-category"), kind="audit", base=False, changes=parts)
-            ),
-            "finetune": build_report(make_finetuning_run(tmp_path_factory.mktemp("traded"), traded)),
-        }
+    return {
+        "judge": build_report(make_judged_run(tmp_path_factory.mktemp("judge"))),
+        "utility": build_report(make_utility_run(tmp_path_factory.mktemp("utility"))),
+        "audit": build_report(
+            make_run(tmp_path_factory.mktemp("by-category"), kind="audit", base=False, changes=parts)
+        ),
+        "finetune": build_report(make_finetuning_run(tmp_path_factory.mktemp("traded"), traded)),
+    }
 
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of runs with all attacks that leave the weights alone, by kind."""
-    with debug_mode(False):  # Altair's checks take longer than the drawing
-        return {
-            kind: build_report(
-                make_attacked_run(tmp_path_factory.mktemp(kind), attacked_summary(kind), attacked_replies())
-            )
-            for kind in ("audit", "suffix", "adaptive")
-        }
+    return {
+        kind: build_report(
+            make_attacked_run(tmp_path_factory.mktemp(kind), attacked_summary(kind), attacked_replies())
+        )
+        for kind in ("audit", "suffix", "adaptive")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +97,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of a run without replies, and of an audit through servers of a quantised model."""
     changes = {"servers": servers(count=2), "models": {"aligned": card("toy/aligned") | {"dtype": "int4"}}}
     served = make_run(tmp_path_factory.mktemp("served"), kind="audit", base=False, changes=changes)
-    with debug_mode(False):  # Altair's checks take longer than the drawing
-        return {
-            "measure": build_report(make_measured_run(tmp_path_factory.mktemp("measured"))),
-            "served": build_report(served),
-        }
+    return {
+        "measure": build_report(make_measured_run(tmp_path_factory.mktemp("measured"))),
+        "served": build_report(served),
+    }

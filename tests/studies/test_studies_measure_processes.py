@@ -76,16 +76,17 @@ def test_a_killed_process_ends_the_other_and_the_pieces_become_the_tables_of_one
     assert one | {"created": ""} == two | {"created": ""}
 
 
-def test_a_command_whose_work_is_not_shared_is_refused_once(testbed: Testbed) -> None:
+@pytest.mark.parametrize("command", ["audit", "attack adaptive"])
+def test_a_command_whose_work_is_not_shared_is_refused_once(command: str) -> None:
     said = [
         subprocess.run(
-            [sys.executable, "-m", "safedepth", "audit", "model", "--prompts", "file"],
+            [sys.executable, "-m", "safedepth", *command.split(), "model", "--prompts", "file"],
             env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "COLUMNS": "400"},
             capture_output=True, text=True, check=False,
         )
         for rank in (0, 1)
     ]  # fmt: skip
     assert [process.returncode for process in said] == [2, 2]
-    assert "safedepth audit runs in one process, found 2" in said[0].stderr
+    assert f"safedepth {command} runs in one process, found 2" in said[0].stderr
     assert "--server" in said[0].stderr
     assert said[1].stderr == ""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -65,11 +66,12 @@ def build_report(run_dir: Path, *, show_harmful: bool = False, png: bool = False
     run = RunDirectory.read(run_dir)
     summary = complete(run.summary())
     scores = _scores(run.load("replies")) if summary["kind"] in TRUSTED else []
-    illustrated = sections(summary, _kl_rows(run.load("kl")), scores)
-    figures = [figure for section in illustrated for figure in section.figures]
-    files = {"report.html": _render(run, summary, illustrated, show_harmful=show_harmful).encode()}
-    if png:
-        files |= {f"figures/{figure.id}.png": _png(figure) for figure in figures}
+    with debug_mode(False):  # Altair's checks take a third of the time; the tests put all charts to them
+        illustrated = sections(summary, _kl_rows(run.load("kl")), scores)
+        figures = [figure for section in illustrated for figure in section.figures]
+        files = {"report.html": _render(run, summary, illustrated, show_harmful=show_harmful).encode()}
+        if png:
+            files |= {f"figures/{figure.id}.png": _png(figure) for figure in figures}
     run.rewrite(files)
     return run.path / "report.html"
 
