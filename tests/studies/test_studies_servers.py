@@ -99,6 +99,8 @@ def test_an_audit_through_a_server_is_the_audit_of_the_local_model(
     assert block["forced_as"] == "tokens"
     assert [one["url"] for one in block["capabilities"]] == [server.url]
     assert "servers" not in _summary(local)
+    cards = [_summary(run)["models"]["aligned"] for run in (served, local)]
+    assert cards[0]["template_sha256"] == cards[1]["template_sha256"]
     assert "servers" not in json.loads((served / "config.json").read_text())
 
 

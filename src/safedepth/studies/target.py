@@ -71,7 +71,12 @@ class Target:
     @property
     def card(self) -> dict[str, Any]:
         """Provenance, as `summary.json` holds it."""
-        return asdict(self.loaded.card) if self.loaded else {"name": self.name, "server": True}
+        if self.loaded:
+            return asdict(self.loaded.card)
+        card: dict[str, Any] = {"name": self.name, "server": True}
+        if self.chat is not None:  # what prompts were written with, and depths counted in
+            card |= {"template_source": self.chat.source, "template_sha256": self.chat.sha256}
+        return card
 
 
 def open_target(
