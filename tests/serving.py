@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -86,6 +87,16 @@ class Server:
     requests: list[tuple[str, Body]] = field(default_factory=list)
 
 
+class _Http(ThreadingHTTPServer):
+    """Silent where whoever asked is gone: what it prints would stand in another test's output."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), BrokenPipeError | ConnectionResetError):
+            super().handle_error(request, client_address)
+
+
 class _RefusalError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -104,8 +115,7 @@ def serving(loaded: LoadedModel, *, name: str = "toy", port: int = 0, **switches
     class Handler(_Handler):
         serves = state
 
-    http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    http.daemon_threads = True
+    http = _Http(("127.0.0.1", port), Handler)
     state.server.url = f"http://127.0.0.1:{http.server_port}/v1"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
