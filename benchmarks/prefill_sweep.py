@@ -256,14 +256,19 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--batch", type=int, default=10, help="the peer's batch size")
+    return parsed(parser, repeats=3)
+
+
+def parsed(parser: argparse.ArgumentParser, *, repeats: int) -> argparse.Namespace:
+    """The command line, with the sizes of a sweep and of its model, which sweeps have in common."""
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=48, help="most tokens in an answer")
     parser.add_argument("--shortest", type=int, default=90, help="fewest tokens in a prompt")
     parser.add_argument("--longest", type=int, default=160, help="most tokens in a prompt")
-    parser.add_argument("--batch", type=int, default=10, help="the peer's batch size")
     parser.add_argument("--slots", type=int, default=60, help="our rows")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--head-width", type=int, default=32)
     parser.add_argument("--groups", type=int, default=1, help="attention heads that share keys and values")

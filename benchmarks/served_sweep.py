@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from prefill_sweep import DECODINGS, GREEDY, Decoding, Item, Tokens, make_items, ours, random_model
+from prefill_sweep import DECODINGS, GREEDY, Decoding, Item, Tokens, make_items, ours, parsed, random_model
 from safedepth.provider import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,29 +217,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--key", default=os.environ.get("VLLM_API_KEY", "none"), help="that server's key")
     parser.add_argument("--model", type=Path, help="a checkpoint in place of random weights")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 16, 64], help="requests at a time")
-    parser.add_argument("--prompts", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=48, help="most tokens in an answer")
-    parser.add_argument("--shortest", type=int, default=90, help="fewest tokens in a prompt")
-    parser.add_argument("--longest", type=int, default=160, help="most tokens in a prompt")
-    parser.add_argument("--slots", type=int, default=60, help="our rows")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--head-width", type=int, default=32)
-    parser.add_argument("--groups", type=int, default=1, help="attention heads that share keys and values")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--vocabulary", type=int, default=32000)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=None, help="write the figures to this JSON file")
-    parser.add_argument("--quick", action="store_true", help="a third of the prompts, layers and repeats")
-    args = parser.parse_args()
-    if args.quick:
-        args.prompts, args.layers, args.repeats = (
-            max(1, size // 3) for size in (args.prompts, args.layers, args.repeats)
-        )
-    return args
+    return parsed(parser, repeats=5)
 
 
 def main() -> None:

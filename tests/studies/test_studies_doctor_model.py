@@ -12,6 +12,7 @@ from safedepth.errors import ModelError
 from safedepth.models import LoadedModel
 from safedepth.served import asking
 from safedepth.served.capabilities import Ability, Answer, Capabilities
+from safedepth.served.clients import Server
 from safedepth.studies import doctor_model
 from safedepth.studies.doctor_model import Sheet, examine_model
 from serving import serving
@@ -47,10 +48,10 @@ def answering(monkeypatch: pytest.MonkeyPatch, *changes: dict[str, Any]) -> None
     """Leave out the probe, which has tests of its own; `changes` of one server after the other."""
     left = list(changes)
 
-    async def probed(name: str, place: str | None, chat: object) -> Capabilities:
-        return capable(str(place), **left.pop(0))
+    async def probed(name: str, place: str | None, chat: object) -> Server:
+        return Server(name, place, capable(str(place), **left.pop(0)))
 
-    monkeypatch.setattr(doctor_model, "_probed", probed)
+    monkeypatch.setattr(doctor_model, "probed", probed)
 
 
 def test_a_local_model_is_sized_and_its_template_read_without_loading_it(tiny_model_dir: Path) -> None:

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 from safedepth.errors import RunError
 from safedepth.runs.files import (
     RESUME,
-    DamagedTableError,
     explained,
-    from_parquet,
+    read_table,
     to_parquet,
     write_atomically,
 )
@@ -96,12 +95,5 @@ class Chunks:
 
     def _read(self, index: int) -> pd.DataFrame | None:
         path = self._path(index)
-        if not path.is_file():
-            return None
-        with explained(path, "read"):
-            data = path.read_bytes()
-        try:
-            return from_parquet(data)
-        except DamagedTableError as error:
-            warnings.warn(f"{path} is damaged ({error}); it is computed again", stacklevel=3)
-            return None
+        told = "{} is damaged ({}); it is computed again"
+        return read_table(path, lambda error: warnings.warn(told.format(path, error), stacklevel=5))

@@ -21,9 +21,9 @@ from safedepth.runs.files import (
     DamagedTableError,
     explained,
     fingerprint,
-    from_parquet,
     is_temporary,
     read_json,
+    read_table,
     to_json,
     to_parquet,
     write_atomically,
@@ -153,15 +153,7 @@ class RunDirectory:
         is open for writing also renames it to `<name>.parquet.damaged-<n>`.
         """
         path = self._table(name)
-        if not path.is_file():
-            return None
-        with explained(path, "read"):
-            data = path.read_bytes()
-        try:
-            return from_parquet(data)
-        except DamagedTableError as error:
-            self._set_aside(path, error)
-            return None
+        return read_table(path, lambda error: self._set_aside(path, error))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store `summary.json`. A NaN or an infinity in it is a ValueError: missing values are null."""
@@ -250,7 +242,7 @@ class RunDirectory:
             with explained(path, "set aside"):
                 path.rename(aside)
             message += f"; it was set aside as {aside.name} and is computed again"
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=6)
 
     def _files(self) -> list[str]:
         found = (path for path in self.path.rglob("*") if path.is_file() and not is_temporary(path))

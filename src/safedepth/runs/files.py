@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = [
     "from_parquet",
     "is_temporary",
     "read_json",
+    "read_table",
     "to_json",
     "to_parquet",
     "write_atomically",
@@ -155,6 +156,22 @@ def from_parquet(data: bytes) -> pd.DataFrame:
     except errors as error:
         raise DamagedTableError((str(error) or type(error).__name__).splitlines()[0]) from error
     return frame
+
+
+def read_table(path: Path, damaged: Callable[[DamagedTableError], None]) -> pd.DataFrame | None:
+    """The table stored at `path`; None where there is none, or none that is whole, which `damaged` is told.
+
+    Raises RunError where the file cannot be read.
+    """
+    if not path.is_file():
+        return None
+    with explained(path, "read"):
+        data = path.read_bytes()
+    try:
+        return from_parquet(data)
+    except DamagedTableError as error:
+        damaged(error)
+        return None
 
 
 def _plain(value: Any) -> Any:

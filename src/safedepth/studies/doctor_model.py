@@ -17,12 +17,9 @@ from safedepth.models.layout import Layout
 from safedepth.models.memory import need_of
 from safedepth.served.api import served_model
 from safedepth.served.capabilities import Capabilities
-from safedepth.served.clients import Server
-from safedepth.served.connection import chat_model
-from safedepth.served.probe import probe
 from safedepth.studies.attack_plan import ALL, AttackOptions, Means, plan_attacks
 from safedepth.studies.doctor import Finding
-from safedepth.studies.target import Target, is_served
+from safedepth.studies.target import Target, checkpoint_of, is_served, places_of, probed
 
 __all__ = ["Sheet", "examine_model"]
 
@@ -59,41 +56,28 @@ def examine_model(
     """
     if is_served(name):
         chat = load_chat(tokenizer, chat_template=chat_template) if tokenizer else None
-        sheets, found = _served(name, servers, chat)
-        return [*sheets, *([_audit(_target(name, found, chat))] if found else [])]
-    if servers:
-        raise ModelError(
-            f"expected a model name as Inspect writes it (vllm/NAME, openai-api/SERVICE/NAME) for the server "
-            f"{servers[0]}, found {name!r}. Name the model as it is served, or leave --server out"
-        )
-    return _local(name.removeprefix("safedepth/"), chat_template, dtype, device)
+        sheets, target = _served(name, servers, chat)
+        return [*sheets, *([] if target is None else [_audit(target)])]
+    return _local(checkpoint_of(name, servers), chat_template, dtype, device)
 
 
-def _served(name: str, servers: Sequence[str], chat: ChatFormat | None) -> tuple[list[Sheet], list[Server]]:
-    """A sheet for every server, and what could be asked; no server where two hold different models."""
+def _served(name: str, servers: Sequence[str], chat: ChatFormat | None) -> tuple[list[Sheet], Target | None]:
+    """A sheet for every server, and what can be asked: nothing where two hold different models."""
     sheets, found = [], []
-    places: Sequence[str | None] = tuple(dict.fromkeys(servers)) or (None,)
-    for place in places:
+    for place in places_of(servers):
         try:
-            capable = asyncio.run(_probed(name, place, chat))
+            server = asyncio.run(probed(name, place, chat))
         except ModelError as error:
             sheets.append(Sheet(place or name, (Finding("server", str(error), False),)))
             continue
-        found.append(Server(name, place, capable))
-        sheets.append(Sheet(capable.url, _server_findings(capable)))
+        found.append(server)
+        sheets.append(Sheet(server.place, _server_findings(server.capabilities)))
+    if not found:
+        return sheets, None
     try:
-        served_model(name, found, chat) if found else None
+        return sheets, Target(name, served_model(name, found, chat), None)
     except ModelError as error:
-        return [*sheets, Sheet("all servers", (Finding("one model", str(error), False),))], []
-    return sheets, found
-
-
-async def _probed(name: str, place: str | None, chat: ChatFormat | None) -> Capabilities:
-    model = chat_model(name, place)
-    try:
-        return await probe(model, chat=chat)
-    finally:
-        await model.api.aclose()
+        return [*sheets, Sheet("all servers", (Finding("one model", str(error), False),))], None
 
 
 def _server_findings(found: Capabilities) -> tuple[Finding, ...]:
@@ -108,10 +92,6 @@ def _server_findings(found: Capabilities) -> tuple[Finding, ...]:
             for name, ability in found.abilities.items()
         ),
     )
-
-
-def _target(name: str, found: Sequence[Server], chat: ChatFormat | None) -> Target:
-    return Target(name, served_model(name, found, chat), None)
 
 
 def _audit(target: Target) -> Sheet:

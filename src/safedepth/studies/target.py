@@ -25,7 +25,18 @@ from safedepth.served.clients import Server
 from safedepth.served.connection import chat_model
 from safedepth.served.probe import probe
 
-__all__ = ["Target", "is_served", "open_target", "room_after", "room_for_reply", "room_within", "servers_of"]
+__all__ = [
+    "Target",
+    "checkpoint_of",
+    "is_served",
+    "open_target",
+    "places_of",
+    "probed",
+    "room_after",
+    "room_for_reply",
+    "room_within",
+    "servers_of",
+]
 
 LOCAL = "safedepth"
 ROOM = 512
@@ -96,32 +107,47 @@ def open_target(
     (a provider's package or key that is missing, say), as `served.probe.probe`, and where two
     servers hold different models.
     """
-    provider, _, rest = name.partition("/")
     if is_served(name):
         chat = load_chat(tokenizer, chat_template=chat_template) if tokenizer else None
-        places = tuple(dict.fromkeys(servers)) or (None,)
-        return Target(name, served_model(name, asyncio.run(_probed(name, places, chat)), chat), None)
+        return Target(name, served_model(name, asyncio.run(_all_probed(name, servers, chat)), chat), None)
+    path = checkpoint_of(name, servers)
+    loaded = load_model(path, chat_template=chat_template, dtype=dtype, device=device)
+    register_loaded(path, loaded)
+    return Target(path, get_model(f"{LOCAL}/{path}", memoize=False), loaded)
+
+
+def checkpoint_of(name: str, servers: Sequence[str]) -> str:
+    """The folder or hub id that `name` means where it is no served model.
+
+    Raises ModelError where `servers` are named for it all the same.
+    """
     if servers:
         raise ModelError(
             f"expected a model name as Inspect writes it (vllm/NAME, openai-api/SERVICE/NAME) for the server "
             f"{servers[0]}, found {name!r}, which is a checkpoint to be loaded here. Name the model as it is "
             "served, or leave --server out"
         )
-    path = rest if provider == LOCAL and not Path(name).exists() else name
-    loaded = load_model(path, chat_template=chat_template, dtype=dtype, device=device)
-    register_loaded(path, loaded)
-    return Target(path, get_model(f"{LOCAL}/{path}", memoize=False), loaded)
+    provider, _, rest = name.partition("/")
+    return rest if provider == LOCAL and not Path(name).exists() else name
 
 
-async def _probed(name: str, places: Sequence[str | None], chat: ChatFormat | None) -> list[Server]:
-    """Every server with what it can do, all asked at once."""
-    models = [chat_model(name, place) for place in places]
+def places_of(servers: Sequence[str]) -> tuple[str | None, ...]:
+    """The addresses to ask, each once; None, where there are none, leaves it to Inspect."""
+    return tuple(dict.fromkeys(servers)) or (None,)
+
+
+async def probed(name: str, place: str | None, chat: ChatFormat | None) -> Server:
+    """One server with what it can do. Raises ModelError as `served.probe.probe`."""
+    model = chat_model(name, place)
     try:
-        found = await asyncio.gather(*(probe(model, chat=chat) for model in models))
+        return Server(name, place, await probe(model, chat=chat))
     finally:
-        for model in models:
-            await model.api.aclose()
-    return [Server(name, place, one) for place, one in zip(places, found, strict=True)]
+        await model.api.aclose()
+
+
+async def _all_probed(name: str, servers: Sequence[str], chat: ChatFormat | None) -> list[Server]:
+    """Every server with what it can do, all asked at once."""
+    return list(await asyncio.gather(*(probed(name, place, chat) for place in places_of(servers))))
 
 
 def is_served(name: str) -> bool:
